@@ -1,0 +1,5 @@
+"""`python -m cxrbench`."""
+
+from cxrbench.cli.main import run
+
+run()
