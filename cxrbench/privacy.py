@@ -1,0 +1,110 @@
+"""What keeps data private: modes of files and folders, and the one guard of endpoints. Touches types and errors only.
+
+Whatever cxrbench writes of a run, an index or a cache is its owner's alone from the first byte, open data included:
+files 0600, folders 0700, by the mode they are created with, never by the process's umask and never by a chmod later.
+Folders above a run (runs/, runs/TASK/) are made as the system makes folders: their names tell tasks and models only.
+
+Data are credentialed unless a task (or `score --access open`) says otherwise, so a bare file is credentialed. Such data
+go to no endpoint but loopback and Unix sockets, unless the host stands in `trusted_endpoints` with the agreement named.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.types import Access
+
+MARKER = "CXRBENCH_CACHE"
+"""The file that says a folder is cxrbench's own to fill and to delete."""
+
+
+def _loopback(host: str) -> bool:
+    """Loopback by literal address or the exact name localhost; other names may resolve anywhere."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def guard_endpoint(access: Access, url: str, trusted: Mapping[str, str]) -> str | None:
+    """Refuse an endpoint that credentialed data may not reach; return the agreement that allows it, if one does.
+
+    Open data may go anywhere. `url` is http(s)://host[:port]/... or unix:/path. A URL with user information is
+    refused for credentialed data: it is the classic way to dress up a foreign host.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "unix" or access == "open":
+        return None
+    host = (parts.hostname or "").rstrip(".")
+    if parts.scheme in ("http", "https") and host and "@" not in parts.netloc:
+        if _loopback(host):
+            return None
+        if trusted.get(host, "").strip():
+            return trusted[host]
+    raise CxrbenchError(
+        f"credentialed data may not be sent to {host or 'this endpoint'}",
+        where="the endpoint's URL",
+        fix=f'add to cxrbench.toml: [trusted_endpoints] "{host or "HOST"}" = "the agreement that allows it"',
+    )
+
+
+def private_file(path: str, flags: int) -> int:
+    """An `opener` for `open`: a file that is made is its owner's alone from the first byte."""
+    return os.open(path, flags, 0o600)
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder for its owner alone; one that is there already stays as it is."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def close_tree(folder: Path) -> None:
+    """Take every right of others from a folder of cxrbench's own and what is in it; links are not followed."""
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place), *(Path(place, name) for name in (*folders, *files))):
+            if not path.is_symlink() and path.stat().st_mode & 0o077:
+                path.chmod(path.stat().st_mode & 0o700)
+
+
+def claim_folder(folder: Path) -> Path:
+    """Make a folder for an index or a cache and mark it as cxrbench's own: `cache purge` deletes no other.
+
+    Raises:
+        CxrbenchError: the folder holds files and no mark (they may be original data), or it cannot be written.
+    """
+    try:
+        private_folder(folder)
+        if is_claimed(folder):
+            if folder.stat().st_mode & 0o077:
+                folder.chmod(0o700)
+            return folder
+        if any(folder.iterdir()):
+            raise CxrbenchError(
+                "the folder holds other files, and cxrbench did not make it",
+                where=str(folder),
+                fix="name an empty or a new folder",
+            )
+        folder.chmod(0o700)
+        with open(folder / MARKER, "w", encoding="utf-8", opener=private_file) as file:
+            file.write("made by cxrbench; `cxrbench cache purge` deletes this folder with everything in it\n")
+    except OSError as error:
+        raise CxrbenchError(
+            f"the folder cannot be written: {error.strerror}",
+            where=str(folder),
+            fix="make room, or name a folder that can be written",
+            code=Exit.INFRASTRUCTURE,
+        ) from error
+    return folder
+
+
+def is_claimed(folder: Path) -> bool:
+    """Whether cxrbench made this folder, and may delete it with everything in it."""
+    return (folder / MARKER).is_file()

@@ -1,0 +1,111 @@
+"""One lazy registry: built-in "module:attr" strings, entry points of installed packages, nothing imported early.
+
+Touches types and errors only. A plug-in declares an entry point in the group `cxrbench.<kind>`:
+
+    [project.entry-points."cxrbench.metrics"]
+    my-metric = "my_package.my_metric:MyMetric"
+
+and `cxrbench score RUN --metrics my-metric` finds it. A built-in name cannot be taken over by a plug-in.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cxrbench.errors import CxrbenchError, Exit, suggest
+
+Kind = Literal["datasets", "models", "engines", "metrics", "features"]
+KINDS: tuple[Kind, ...] = ("datasets", "models", "engines", "metrics", "features")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A name, where its object lives, and one line about it (shown by `cxrbench list`)."""
+
+    name: str
+    target: str
+    about: str
+    source: str = "cxrbench"
+
+    def load(self) -> Any:
+        """Import and return the object."""
+        module, _, attr = self.target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attr)
+        except (ImportError, AttributeError) as error:
+            raise CxrbenchError(
+                f"{self.name!r} is registered as {self.target} but cannot be imported: {error}",
+                where=f"package {self.source}",
+                fix="cxrbench doctor" if self.source == "cxrbench" else f"reinstall {self.source}",
+                code=Exit.INFRASTRUCTURE,
+            ) from error
+
+
+BUILTIN: Mapping[Kind, tuple[Entry, ...]] = {
+    "datasets": (
+        Entry("phantom", "cxrbench.data.phantom:Phantom", "drawn studies with exact labels; made on the spot"),
+        Entry("iu-xray", "cxrbench.data.iu_xray:IuXray", "Indiana University / Open-i, 3,955 reports"),
+        Entry("mimic-cxr", "cxrbench.data.mimic_cxr:MimicCxr", "MIMIC-CXR and MIMIC-CXR-JPG, credentialed"),
+        Entry("jsonl", "cxrbench.data.jsonl:Jsonl", "anyone's own data, one JSON object per study"),
+    ),
+    "models": (
+        Entry("always-normal", "cxrbench.models.baselines:AlwaysNormal", "one constant normal report"),
+        Entry("random-report", "cxrbench.models.baselines:RandomReport", "a random report of the train split"),
+        Entry("nearest-image", "cxrbench.models.nearest:NearestImage", "the report of the most similar train image"),
+        Entry("replay", "cxrbench.models.replay:Replay", "replay:FILE, someone's predictions as a run"),
+        Entry("hf", "cxrbench.models.hf:HuggingFace", "hf:DIR, any image-text-to-text checkpoint folder"),
+    ),
+    "engines": (
+        Entry("transformers", "cxrbench.engines.transformers:TransformersEngine", "stock transformers generate()"),
+    ),
+    "metrics": (
+        Entry("bleu", "cxrbench.metrics.bleu:Bleu", "BLEU-1..4"),
+        Entry("rouge-l", "cxrbench.metrics.rouge:RougeL", "ROUGE-L"),
+        Entry("cider", "cxrbench.metrics.cider:Cider", "CIDEr (CIDEr-D as in coco-caption)"),
+        Entry("meteor", "cxrbench.metrics.meteor:Meteor", "METEOR 1.5 (needs Java and the extra `coco`)"),
+        Entry("length", "cxrbench.metrics.length:Length", "words per report and verbosity ratio"),
+        Entry("distinct", "cxrbench.metrics.distinct:Distinct", "share of distinct reports"),
+        Entry("label-f1", "cxrbench.metrics.label_f1:LabelF1", "labels read from reports against shipped labels"),
+    ),
+    "features": (
+        Entry("tokens", "cxrbench.metrics.tokens:Tokens", "prepared texts, words and n-gram counts of a convention"),
+        Entry("phantom-labels", "cxrbench.features.phantom_labels:PhantomLabels", "exact labeler of phantom reports"),
+    ),
+}
+
+
+def entries(kind: Kind) -> dict[str, Entry]:
+    """All entries of a kind by name: the built-in ones, then those of installed packages."""
+    from importlib.metadata import entry_points  # 20 ms; only needed once a name is looked up
+
+    found = {entry.name: entry for entry in BUILTIN[kind]}
+    for point in entry_points(group=f"cxrbench.{kind}"):
+        source = point.dist.name if point.dist is not None else "unknown package"
+        if point.name in found:
+            if source != "cxrbench":
+                raise CxrbenchError(
+                    f"the {kind[:-1]} name {point.name!r} is taken twice",
+                    where=f"{found[point.name].source} and {source}",
+                    fix=f"pip uninstall {source}",
+                )
+            continue
+        found[point.name] = Entry(point.name, point.value, f"plug-in of {source}", source)
+    return found
+
+
+def find(kind: Kind, name: str) -> Entry:
+    """Return the entry called `name`, or raise an error that suggests the nearest name."""
+    known = entries(kind)
+    if name not in known:
+        raise CxrbenchError(
+            f"there is no {kind[:-1]} called {name!r}{suggest(name, known)}", fix=f"cxrbench list {kind}"
+        )
+    return known[name]
+
+
+def load(kind: Kind, name: str) -> Any:
+    """Import and return the object registered as `name`."""
+    return find(kind, name).load()
