@@ -1,0 +1,383 @@
+"""Tests on stored statistics: is the difference real, is it small enough, could it have been seen at all.
+
+Paired randomisation, Holm, non-inferiority, minimum detectable effect and the A/A check, all on the per-sample
+statistics and patient clusters of `stats`. Touches numpy, stats and errors only.
+
+A difference is always candidate minus baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrbench.errors import CxrbenchError
+from cxrbench.stats import (
+    Clusters,
+    Floats,
+    Interval,
+    Method,
+    Table,
+    Values,
+    bootstrap,
+    by_scored,
+    check_tables,
+    chunks,
+    coins,
+    difference,
+    jackknife,
+    point,
+    replicate,
+)
+
+Pair = tuple[Table, Table]
+"""Baseline and candidate, over the same samples in the same order."""
+
+Sides = Literal[1, 2]
+"""Whether a test looks for a difference in one direction, or in either."""
+
+_TIES = 1e-11
+"""Relative rounding of a sum over thousands of samples; differences closer than this count as equal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Randomisation:
+    """Outcome of a paired randomisation test.
+
+    `p` is two-sided; `p_greater` and `p_less` are for "the candidate's value is greater" and "is less". `exact`: all
+    2^clusters exchanges were looked at. `undefined`: share of exchanges whose value was 0/0; they count against every
+    alternative.
+    """
+
+    difference: float
+    p: float
+    p_greater: float
+    p_less: float
+    permutations: int
+    exact: bool
+    clusters: int
+    undefined: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class NonInferiority:
+    """Verdict on one value, with the sentence that goes into reports."""
+
+    status: Literal["pass", "fail", "undecided"]
+    reason: str
+    margin: float
+    difference: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Detectable:
+    """The smallest true difference that a test of `alpha` and `sides` would find with probability `power`.
+
+    `effect` is None, with a note, where it is unknown.
+
+    `design_effect`: how many times the variance is larger than if samples were independent.
+    """
+
+    effect: float | None
+    standard_error: float
+    design_effect: float
+    samples: int
+    clusters: int
+    alpha: float
+    sides: Sides
+    power: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AaCheck:
+    """How often a test cries wolf when patients are split at random: should be `alpha`.
+
+    `clustered` uses the variance between patients, `naive` treats samples as independent.
+    """
+
+    clustered: float
+    naive: float
+    alpha: float
+    splits: int
+    design_effect: float
+    clusters: int
+
+
+def paired_randomisation(
+    pairs: Mapping[str, Pair], clusters: Sequence[Hashable], *, permutations: int = 10_000, seed: int = 0
+) -> dict[str, dict[str, Randomisation]]:
+    """Exchange the two systems' outputs patient by patient, and see how often the difference is as large.
+
+    Under the null hypothesis a patient's outputs of both systems could be swapped. All exchanges of all metrics are
+    one matrix product. Only clusters with a scored sample count. With 2^clusters <= `permutations` every exchange is
+    looked at and p is exact; otherwise p = (b + 1) / (m + 1), which is never 0 (Phipson & Smyth 2010).
+
+    Raises:
+        CxrbenchError: the runs were not scored on the same samples, or there are fewer than 100 permutations.
+    """
+    if permutations < 100:
+        raise CxrbenchError(f"{permutations} permutations cannot carry a p-value", fix="give at least 100, or 10000")
+    joined = {name: difference(*pair) for name, pair in pairs.items()}
+    check_tables(joined, clusters)
+    out: dict[str, dict[str, Randomisation]] = {}
+    for kept, groups in by_scored(joined, clusters):
+        exact = groups.count < 63 and 2**groups.count <= permutations
+        swaps = _all_swaps(groups.count) if exact else coins(groups.count, permutations, seed)
+        sides = {name: _take(pairs[name], joined[name].scored) for name in kept}
+        found = _exchanged(sides, kept, groups, swaps)
+        for name, pair in sides.items():
+            first, second, observed = point(pair[0]), point(pair[1]), point(kept[name])
+            ties = {value: _TIES * (abs(first[value]) + abs(second[value])) for value in observed}
+            out[name] = {
+                value: _p_values(number, found[name][value], ties[value], exact, groups.count)
+                for value, number in observed.items()
+            }
+    return {name: out[name] for name in pairs}
+
+
+def _take(pair: Pair, mask: NDArray[np.bool_]) -> Pair:
+    return pair[0].take(mask), pair[1].take(mask)
+
+
+def paired_bootstrap(
+    pairs: Mapping[str, Pair],
+    clusters: Sequence[Hashable],
+    *,
+    method: Method = "bca",
+    level: float = 0.95,
+    replicates: int = 10_000,
+    seed: int = 0,
+) -> dict[str, dict[str, Interval]]:
+    """Intervals of candidate minus baseline; both systems see the same resampled patients."""
+    tables = {name: difference(*pair) for name, pair in pairs.items()}
+    return bootstrap(tables, clusters, method=method, level=level, replicates=replicates, seed=seed)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Holm's step-down adjustment: the chance of any false claim among all stays below alpha (Holm 1979).
+
+    A p-value that is NaN belongs to a test that could not be made: it stays NaN and is not counted among the tests.
+
+    >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
+    {'a': 0.03, 'b': 0.06, 'c': 0.06}
+    """
+    made = {name: p for name, p in p_values.items() if not np.isnan(p)}
+    adjusted: dict[str, float] = {}
+    highest = 0.0
+    for rank, (name, p) in enumerate(sorted(made.items(), key=lambda item: item[1])):
+        if not 0 <= p <= 1:
+            raise ValueError(f"{name}: {p} is no p-value")
+        highest = max(highest, min(1.0, p * (len(made) - rank)))
+        adjusted[name] = highest
+    return {name: adjusted.get(name, float("nan")) for name in p_values}
+
+
+def non_inferiority(interval: Interval, margin: float, *, higher_is_better: bool = True) -> NonInferiority:
+    """Judge an interval of candidate minus baseline against a margin.
+
+    Null hypothesis: worse by at least the margin. Pass: the confidence bound on the bad side is within the margin.
+    Fail: not passed, and even the bound on the good side is worse than no change. Undecided otherwise: absence of
+    significance is not a pass. An interval of level 0.90 gives one-sided 95 %.
+
+    Raises:
+        CxrbenchError: the margin is not a positive number.
+    """
+    if not (margin > 0 and np.isfinite(margin)):
+        raise CxrbenchError(
+            f"a non-inferiority margin of {margin} makes no sense",
+            fix="give a positive margin; for a claim of improvement use the randomisation test",
+        )
+    if interval.low is None or interval.high is None:
+        return NonInferiority("undecided", f"no interval: {interval.note}", margin, interval)
+    worst, best = (interval.low, interval.high) if higher_is_better else (-interval.high, -interval.low)
+    sure = f"one-sided {(1 + interval.level) / 2:.1%} confidence"
+    if worst > -margin:
+        note = "worse, but within the margin" if best < 0 else "not worse than the margin allows"
+        return NonInferiority("pass", f"{note}, with {sure}", margin, interval)
+    if best < 0:
+        return NonInferiority("fail", f"worse, with {sure}, and maybe by more than the margin", margin, interval)
+    return NonInferiority("undecided", f"worse by more than the margin is not ruled out, with {sure}", margin, interval)
+
+
+def detectable(
+    sd: float,
+    samples: int,
+    design_effect: float = 1.0,
+    *,
+    alpha: float = 0.05,
+    sides: Sides = 1,
+    power: float = 0.8,
+) -> float:
+    """Smallest detectable true difference for a mean of paired differences with standard deviation `sd`.
+
+    (z_{1 - alpha / sides} + z_{power}) sd sqrt(design effect / n). One-sided as a gate is, unless `sides` is 2: then
+    the effect belongs beside a two-sided p-value.
+
+    >>> round(detectable(0.15, 2347), 3), round(detectable(0.15, 2347, sides=2), 3)
+    (0.008, 0.009)
+
+    Raises:
+        CxrbenchError: `sides` is not 1 or 2, or `alpha` or `power` is no probability between 0 and 1.
+    """
+    if sides not in (1, 2) or not (0 < alpha < 1 and 0 < power < 1):
+        raise CxrbenchError(
+            f"a test with {sides} side(s), alpha {alpha} and power {power} makes no sense",
+            fix="give 1 or 2 sides, and alpha and power between 0 and 1",
+        )
+    normal = NormalDist()
+    return float((normal.inv_cdf(1 - alpha / sides) + normal.inv_cdf(power)) * sd * np.sqrt(design_effect / samples))
+
+
+def minimum_detectable_effect(
+    table: Table, clusters: Sequence[Hashable], *, alpha: float = 0.05, sides: Sides = 1, power: float = 0.8
+) -> dict[str, Detectable]:
+    """Smallest true difference a test of this size (one- or two-sided) would find with probability `power`.
+
+    `table` is a `difference`; its standard error comes from leaving out one patient at a time, which serves means
+    and corpus metrics alike, and from leaving out one sample for the design effect. Normal quantiles: a little
+    optimistic below 30 clusters, and the note says so.
+    """
+    kept, groups = _scored(table, clusters)
+    samples = len(kept.rows)
+    out: dict[str, Detectable] = {}
+    for name, (error, naive) in _standard_errors(kept, groups).items():
+        effect: float | None = None
+        note = ""
+        if np.isnan(error):
+            note = "needs at least two clusters and a value that is defined without any of them"
+        else:
+            effect = detectable(error, 1, alpha=alpha, sides=sides, power=power)
+            note = f"only {groups.count} clusters: optimistic" if groups.count < 30 else ""
+        design = _design_effect(error, naive)
+        out[name] = Detectable(effect, error, design, samples, groups.count, alpha, sides, power, note)
+    return out
+
+
+def aa_check(
+    table: Table, clusters: Sequence[Hashable], *, splits: int = 2_000, alpha: float = 0.05, seed: int = 0
+) -> dict[str, AaCheck]:
+    """Split one run's patients in two at random, many times, and count how often a test finds a difference.
+
+    There is none, so a sound test alarms in a share `alpha` of splits. Run on a model's own statistics (or on a
+    `difference`) this shows what treating reports of one patient as independent would cost. Both tests are two-sided
+    z tests with leave-one-out standard errors of the whole run, scaled to the sizes of the halves.
+    """
+    kept, groups = _scored(table, clusters)
+    samples = len(kept.rows)
+    per_cluster = np.bincount(groups.index, minlength=groups.count).astype(np.float64)
+    heads = np.vstack([*coins(groups.count, splits, seed)])
+    first = replicate({"": kept}, groups, _blocks(heads, samples))[""]
+    second = replicate({"": kept}, groups, _blocks(1 - heads, samples))[""]
+    sizes = heads @ per_cluster
+    spread = np.sqrt(samples**2 / np.maximum(sizes * (samples - sizes), 1e-9))
+    limit = NormalDist().inv_cdf(1 - alpha / 2)
+    out: dict[str, AaCheck] = {}
+    for name, (error, naive) in _standard_errors(kept, groups).items():
+        gap = np.abs(first[name] - second[name]) / spread
+        gap = gap[~np.isnan(gap)]
+        clustered, uncorrected = (
+            float(np.mean(gap > limit * size)) if len(gap) else float("nan") for size in (error, naive)
+        )
+        out[name] = AaCheck(clustered, uncorrected, alpha, len(gap), _design_effect(error, naive), groups.count)
+    return out
+
+
+def _scored(table: Table, clusters: Sequence[Hashable]) -> tuple[Table, Clusters]:
+    """One table over its scored samples, with their clusters."""
+    ((kept, groups),) = by_scored({"": table}, clusters)
+    return kept[""], groups
+
+
+def _blocks(weights: Floats, width: int) -> Iterator[Floats]:
+    start = 0
+    for size in chunks(len(weights), width):
+        yield weights[start : start + size]
+        start += size
+
+
+def _standard_errors(table: Table, groups: Clusters) -> dict[str, tuple[float, float]]:
+    """Delete-one jackknife standard errors by cluster and by sample: name -> (clustered, naive)."""
+    by_cluster, by_sample = jackknife(table, groups), jackknife(table, Clusters.singles(len(table.rows)))
+    return {name: (_spread(by_cluster[name]), _spread(by_sample[name])) for name in by_cluster}
+
+
+def _spread(left_out: Floats) -> float:
+    count = len(left_out)
+    if count < 2:
+        return float("nan")
+    return float(np.sqrt((count - 1) / count * ((left_out - left_out.mean()) ** 2).sum()))
+
+
+def _design_effect(clustered: float, naive: float) -> float:
+    return (clustered / naive) ** 2 if naive > 0 else float("nan")
+
+
+def _all_swaps(width: int) -> Iterator[Floats]:
+    for start in range(0, 2**width, 1 << 12):
+        numbers = np.arange(start, min(start + (1 << 12), 2**width))
+        yield ((numbers[:, None] >> np.arange(width)) & 1).astype(np.float64)
+
+
+def _exchanged(
+    pairs: Mapping[str, Pair], joined: Mapping[str, Table], groups: Clusters, swaps: Iterable[Floats]
+) -> dict[str, Values]:
+    """Differences after exchanging the systems in the clusters marked 1: table -> value name -> (m,)."""
+    sums = {name: groups.sums(table.rows) for name, table in joined.items() if table.metric.additive}
+    turned = [np.roll(part, part.shape[1] // 2, axis=1) - part for part in sums.values()]
+    stacked = np.hstack(turned) if turned else np.zeros((groups.count, 0))
+    ends = np.cumsum([part.shape[1] for part in turned])[:-1]
+    moved: list[Floats] = []
+    blocks: dict[str, list[Values]] = {name: [] for name in pairs if name not in sums}
+    for block in swaps:
+        moved.append(block @ stacked)
+        for name, parts in blocks.items():
+            parts.append(_exchanged_rows(pairs[name], block[:, groups.index]))
+    out: dict[str, Values] = {}
+    for name, shift in zip(sums, np.split(np.vstack(moved), ends, axis=1), strict=bool(sums)):
+        out[name] = _valued(joined[name], sums[name].sum(axis=0) + shift)
+    for name, parts in blocks.items():
+        out[name] = {value: np.concatenate([part[value] for part in parts]) for value in parts[0]}
+    return out
+
+
+def _valued(joined: Table, sums: Floats) -> Values:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return joined.metric.value(sums)
+
+
+def _exchanged_rows(pair: Pair, swapped: Floats) -> Values:
+    """For a metric that is no function of sums: both systems' rows one above the other, exchanged by weights."""
+    rows = np.vstack([pair[0].rows, pair[1].rows])
+    stay = 1 - swapped
+    with np.errstate(divide="ignore", invalid="ignore"):
+        first = pair[0].metric.value_weighted(rows, np.hstack([stay, swapped]))
+        second = pair[0].metric.value_weighted(rows, np.hstack([swapped, stay]))
+    return {name: second[name] - first[name] for name in first}
+
+
+def _p_values(observed: float, found: Floats, slack: float, exact: bool, clusters: int) -> Randomisation:
+    undefined = np.isnan(found)
+    if np.isnan(observed):
+        nan = float("nan")
+        return Randomisation(nan, nan, nan, nan, len(found), exact, clusters, float(undefined.mean()))
+
+    def p(as_large: NDArray[np.bool_]) -> float:
+        count = int(np.count_nonzero(as_large | undefined))
+        return count / len(found) if exact else (count + 1) / (len(found) + 1)
+
+    return Randomisation(
+        observed,
+        p(np.abs(found) >= abs(observed) - slack),
+        p(found >= observed - slack),
+        p(found <= observed + slack),
+        len(found),
+        exact,
+        clusters,
+        float(undefined.mean()),
+    )
