@@ -1,0 +1,172 @@
+"""From a task to its samples: finds the data set, its roots and its studies. Never torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from cxrbench import registry
+from cxrbench.config import Config, DataEntry
+from cxrbench.data.base import Dataset, Roots, Slice
+from cxrbench.data.samples import SampleSet, make_samples, mark_repeats
+from cxrbench.errors import CxrbenchError, suggest
+from cxrbench.spec import SLICES
+from cxrbench.types import Sample
+
+if TYPE_CHECKING:
+    from cxrbench.spec import TaskSpec
+
+
+def open_dataset(name: str) -> Dataset:
+    """Construct the data set called `name`."""
+    dataset: Dataset = registry.load("datasets", name)()
+    return dataset
+
+
+def merge_roots(entry: DataEntry, overrides: Roots) -> DataEntry:
+    """Roots of the settings file with those of the command line on top; an override sets a prepared index aside."""
+    if not overrides:
+        return entry
+    return replace(entry, roots={**entry.roots, **overrides}, prepared=None)
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task joined to its data on this machine."""
+
+    spec: TaskSpec
+    dataset: Dataset
+    entry: DataEntry
+
+    @classmethod
+    def find(cls, spec: TaskSpec, config: Config, overrides: Roots | None = None) -> TaskData:
+        """Join a task to the roots that are known for its data set.
+
+        Raises:
+            CxrbenchError: the task sets an option the data set does not have, or states a laxer access.
+        """
+        dataset = open_dataset(spec.dataset.name)
+        _check_options(spec, dataset.options)
+        if spec.access == "open" and not dataset.may_be_open:
+            raise CxrbenchError(
+                f"{spec.dataset.name} is credentialed and no task can open it",
+                where=f"task {spec.name}, key access",
+                fix="access: credentialed",
+            )
+        entry = merge_roots(config.data.get(spec.dataset.name, DataEntry()), overrides or {})
+        return cls(spec, dataset, entry)
+
+    def part(self, split: str) -> Slice:
+        """A split with the task's options."""
+        return Slice(split, self.spec.dataset.options)
+
+    def _make(self, split: str) -> SampleSet:
+        return make_samples(self.spec, self.dataset.studies(self.entry.roots, self.part(split), self.entry.prepared))
+
+    @cached_property
+    def samples(self) -> SampleSet:
+        """The task's samples, with the subgroups the task tabulates."""
+        found = self._make(self.spec.dataset.split)
+        if not found.samples:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in found.excluded.items())
+            raise CxrbenchError(
+                f"no sample of {self.spec.name} is left" + (f" ({reasons})" if reasons else ""),
+                where=f"data set {self.spec.dataset.name}, split {self.spec.dataset.split}",
+                fix=f"cxrbench data check {self.spec.dataset.name}",
+            )
+        _check_slices(self.spec, found.samples)
+        wanted = set(self.spec.slices) & {"seen-in-train", "duplicate"}
+        if not wanted:
+            return found
+        train = [s.target for s in self.pool] if "seen-in-train" in wanted and self.has_pool else None
+        return replace(found, samples=mark_repeats(found.samples, train))
+
+    @property
+    def source(self) -> str:
+        """The state of the files the samples come from: recorded per segment, to explain a difference later."""
+        return self.dataset.fingerprint(self.entry.roots, self.part(self.spec.dataset.split))
+
+    @property
+    def has_pool(self) -> bool:
+        """Whether the task names a train split."""
+        return self.spec.dataset.pool_split is not None
+
+    @cached_property
+    def pool(self) -> tuple[Sample, ...]:
+        """Samples of the train split, made by the same rules.
+
+        Raises:
+            CxrbenchError: the task names no train split.
+        """
+        split = self.spec.dataset.pool_split
+        if split is None:
+            raise CxrbenchError(
+                f"the task {self.spec.name} names no train split",
+                where="key dataset.pool_split",
+                fix="set dataset.pool_split to the split to learn from (train) in a copy of the task, "
+                "or use a model and metrics that need none",
+            )
+        return self._make(split).samples
+
+
+def _check_options(spec: TaskSpec, known: Mapping[str, tuple[str, ...]]) -> None:
+    for key, value in spec.dataset.options.items():
+        if key not in known:
+            raise CxrbenchError(
+                f"the data set {spec.dataset.name} has no option {key!r}",
+                where=f"task {spec.name}, key dataset.options.{key}",
+                fix=f"one of: {', '.join(known) or 'none'}",
+            )
+        if known[key] and str(value) not in known[key]:
+            raise CxrbenchError(
+                f"the option {key!r} cannot be {value!r}",
+                where=f"task {spec.name}, key dataset.options.{key}",
+                fix=f"one of: {', '.join(known[key])}",
+            )
+
+
+def _check_slices(spec: TaskSpec, samples: Sequence[Sample]) -> None:
+    """Refuse a slice that is neither one of cxrbench's own nor a column of the data."""
+    columns = {name for sample in samples for name in sample.subgroups} | set(SLICES)
+    for name in spec.slices:
+        if name not in columns:
+            raise CxrbenchError(
+                f"no sample has a column {name!r} to slice by{suggest(name, columns)}",
+                where=f"task {spec.name}, key slices",
+                fix=f"one of: {', '.join(sorted(columns))}",
+            )
+
+
+def pool_note(data: TaskData) -> str | None:
+    """One line when the train split was read and is not whole; None otherwise."""
+    expected = data.spec.expected.pool_n
+    if expected is None or "pool" not in data.__dict__ or len(data.pool) == expected:
+        return None
+    return (
+        f"the train split has {len(data.pool)} samples here, {expected} in full: what is learnt from it "
+        "(seen-in-train, vocabularies, retrieval) differs from the full data set's"
+    )
+
+
+def check_count(spec: TaskSpec, found: int, *, allow_partial: bool) -> str | None:
+    """Compare the number of samples with what the task states.
+
+    Returns:
+        None when they agree or nothing is stated, else one line to print and record.
+
+    Raises:
+        CxrbenchError: a verified count is contradicted and partial data were not allowed.
+    """
+    expected = spec.expected
+    if expected.n is None or expected.n == found:
+        return None
+    line = f"{found} samples, {expected.n} expected ({expected.evidence}: {expected.source})"
+    if expected.evidence == "verified" and not allow_partial:
+        raise CxrbenchError(
+            f"{spec.name} has {found} samples here, but {expected.n} in full",
+            where=f"expected.n is {expected.evidence}: {expected.source}",
+            fix=f"cxrbench data check {spec.dataset.name}; --allow-partial scores what is there and records it",
+        )
+    return line

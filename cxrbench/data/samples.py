@@ -1,0 +1,198 @@
+"""Studies become samples by the task's rules: inclusion, unit, views, offered inputs, target, subgroups.
+
+Nothing is dropped silently: every study that is left out is counted under the reason that excluded it. Never torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from cxrbench.data.text import normalise
+from cxrbench.errors import CxrbenchError
+from cxrbench.types import Image, Sample, Study
+
+if TYPE_CHECKING:
+    from cxrbench.spec import TaskSpec
+
+AGE_BANDS = ((0, 40, "0-39"), (40, 60, "40-59"), (60, 80, "60-79"), (80, 200, "80+"))
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSet:
+    """The samples of a task in data-set order, and what was left out. `studies` counts what the data set yielded."""
+
+    samples: tuple[Sample, ...]
+    studies: int
+    excluded: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def clusters(self) -> int:
+        """Number of patients, or of samples where patients are not known."""
+        return len(set(clusters_of(self.samples)))
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over ids, targets, offered sections and image ids: equal wherever the same data are read."""
+        digest = hashlib.sha256()
+        for sample in sorted(self.samples, key=lambda each: each.sample_id):
+            parts = [sample.sample_id, sample.target, sample.key_image or ""]
+            parts += [image.image_id for image in sample.images]
+            parts += [f"{name}={text}" for name, text in sorted(sample.sections.items())]
+            parts += [sample.question or "", *sample.options]
+            digest.update(hashlib.sha256("\0".join(parts).encode()).digest())
+        return digest.hexdigest()[:16]
+
+
+def clusters_of(samples: Sequence[Sample]) -> list[str]:
+    """The unit that is resampled, per sample: its patient; where any patient is not known, every sample is its own."""
+    if has_patients(samples):
+        return [sample.patient_id or "" for sample in samples]
+    return [sample.sample_id for sample in samples]
+
+
+def has_patients(samples: Sequence[Sample]) -> bool:
+    """Whether the patient of every sample is known."""
+    return bool(samples) and all(sample.patient_id is not None for sample in samples)
+
+
+def age_band(age: float | None) -> str:
+    """Name the band of an age in years.
+
+    >>> age_band(59.9), age_band(None)
+    ('40-59', 'unknown')
+    """
+    if age is None:
+        return UNKNOWN
+    return next((name for low, high, name in AGE_BANDS if low <= age < high), UNKNOWN)
+
+
+def _target(spec: TaskSpec, study: Study) -> str:
+    if spec.target == "report":
+        return " ".join(study.sections[part] for part in ("findings", "impression") if study.sections.get(part))
+    return study.sections.get(spec.target, "")
+
+
+def _exclusion(spec: TaskSpec, study: Study) -> str | None:
+    """The first rule a study breaks, in words that make a table row, or None."""
+    for section in spec.include.sections:
+        if not study.sections.get(section, "").strip():
+            return f"no {section}"
+    if len(study.images) < spec.include.min_images:
+        count = spec.include.min_images
+        return "no image" if count == 1 else f"fewer than {count} images"
+    if spec.include.views and not any(image.view in spec.include.views for image in study.images):
+        return f"no {' or '.join(spec.include.views)} image"
+    return None
+
+
+def key_image(spec: TaskSpec, images: Sequence[Image]) -> Image | None:
+    """The image a single-image model should use: first in the task's order of views, None when no view matches."""
+    if spec.images.key == "first":
+        return images[0] if images else None
+    for view in spec.images.key:
+        for image in images:
+            if image.view == view:
+                return image
+    return None
+
+
+def _subgroups(study: Study, key: Image | None) -> dict[str, str]:
+    who = study.demographics
+    return {
+        **study.columns,
+        "sex": who.sex or UNKNOWN,
+        "age": age_band(who.age),
+        "race": who.race or UNKNOWN,
+        "view": (key.view if key is not None else "") or UNKNOWN,
+    }
+
+
+def _sample(spec: TaskSpec, study: Study, sample_id: str, images: Sequence[Image], key: Image | None) -> Sample:
+    offered = {"all": tuple(images), "key": (key,) if key is not None else (), "none": ()}[spec.images.offer]
+    texts = {name: normalise(spec.text, study.sections.get(name, "")) for name in spec.offer}
+    sections: dict[str, str] = {name: text for name, text in texts.items() if text}
+    return Sample(
+        sample_id=sample_id,
+        study_id=study.study_id,
+        patient_id=study.patient_id,
+        target=normalise(spec.text, _target(spec, study)),
+        images=offered,
+        key_image=key.image_id if key is not None and spec.images.offer != "none" else None,
+        sections=sections,
+        subgroups=_subgroups(study, key),
+        labels=study.labels,
+    )
+
+
+def _samples_of(spec: TaskSpec, study: Study) -> Iterator[Sample]:
+    if spec.unit == "study":
+        yield _sample(spec, study, study.study_id, study.images, key_image(spec, study.images))
+        return
+    for image in study.images:
+        if not spec.include.views or image.view in spec.include.views:
+            yield _sample(spec, study, f"{study.study_id}/{image.image_id}", (image,), image)
+
+
+def make_samples(spec: TaskSpec, studies: Iterable[Study]) -> SampleSet:
+    """Apply a task's rules to studies.
+
+    Raises:
+        CxrbenchError: two samples share an id, which would make pairing and resume ambiguous.
+    """
+    excluded: Counter[str] = Counter()
+    samples: list[Sample] = []
+    seen: set[str] = set()
+    total = 0
+    for study in studies:
+        total += 1
+        reason = _exclusion(spec, study)
+        if reason is not None:
+            excluded[reason] += 1
+            continue
+        for sample in _samples_of(spec, study):
+            if not sample.target:
+                excluded[f"{spec.target} empty after {spec.text}"] += 1
+                continue
+            if sample.sample_id in seen:
+                raise CxrbenchError(
+                    "two studies of the data set share one id" if spec.unit == "study" else "two images share one id",
+                    where=f"data set {spec.dataset.name}, sample number {len(samples) + 1}",
+                    fix=f"cxrbench data check {spec.dataset.name}",
+                )
+            seen.add(sample.sample_id)
+            samples.append(sample)
+    return SampleSet(tuple(samples), total, dict(excluded))
+
+
+def mark_repeats(samples: Sequence[Sample], train_targets: Iterable[str] | None) -> tuple[Sample, ...]:
+    """Add the subgroups `duplicate` (first | repeat) and, when train is known, `seen-in-train` (yes | no).
+
+    A reference counts as seen when its text occurs verbatim among the targets of the train split.
+    """
+    known = set(train_targets) if train_targets is not None else None
+    first: set[str] = set()
+    marked: list[Sample] = []
+    for sample in samples:
+        extra = {"duplicate": "repeat" if sample.target in first else "first"}
+        first.add(sample.target)
+        if known is not None:
+            extra["seen-in-train"] = "yes" if sample.target in known else "no"
+        marked.append(replace(sample, subgroups={**sample.subgroups, **extra}))
+    return tuple(marked)
+
+
+def take(samples: Sequence[Sample], limit: int | None) -> frozenset[str]:
+    """Ids of the samples a limit keeps: whole patients first, in the order of their hash, so that limits nest."""
+    if limit is None or limit >= len(samples):
+        return frozenset(sample.sample_id for sample in samples)
+
+    order = sorted(
+        (hashlib.sha256(cluster.encode()).hexdigest(), sample.sample_id)
+        for cluster, sample in zip(clusters_of(samples), samples, strict=True)
+    )
+    return frozenset(sample_id for _, sample_id in order[:limit])
