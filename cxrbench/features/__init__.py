@@ -1,0 +1,1 @@
+"""Annotations that several metrics share. torch is imported inside functions only."""
