@@ -1,0 +1,1 @@
+"""One file per metric: cheap reducers over features or plain text."""

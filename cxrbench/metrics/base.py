@@ -1,0 +1,182 @@
+"""The metric contract: texts become per-sample sufficient statistics, statistics become numbers.
+
+From these two steps come, for every metric alike and without running it again: the corpus value, the per-sample
+value, an interval (resample patients), a paired test, subgroup tables and the merging of shards. Touches numpy and
+types only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrbench.errors import CxrbenchError, suggest
+from cxrbench.features.base import Feature as Feature
+from cxrbench.features.base import FeatureRequest as FeatureRequest
+from cxrbench.features.base import Pairs as Pairs
+
+Floats = NDArray[np.float64]
+
+SCORED, FAILED, SKIPPED = 0, 1, 2
+"""Status of one sample under one metric. Failed: the metric could not score it. Skipped: there was nothing to score
+(the prediction failed, or the metric does not apply)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """What `fit` may look at: the task's FULL reference set, never "what was scored".
+
+    `train` gives the reference texts of the task's train split (None: not known here). `vocabulary` is a word list
+    the user gave by `--vocabulary`. `dataset` is the data set's name, None for a bare file.
+    """
+
+    references: Sequence[str]
+    train: Callable[[], Sequence[str]] | None = None
+    vocabulary: frozenset[str] | None = None
+    dataset: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What `fit` learnt.
+
+    `data` must survive JSON unchanged: it is stored in the run folder, so that scoring can be repeated without the
+    train split. `hash` goes into the signature; the empty context has the hash "".
+    """
+
+    data: Mapping[str, Any] = field(default_factory=dict)
+    hash: str = ""
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Context:
+        """Make a context whose hash is that of its data (8 hex digits of SHA-256 over canonical JSON)."""
+        text = json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return cls(data, hashlib.sha256(text.encode()).hexdigest()[:8])
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Sufficient statistics of m samples.
+
+    rows: (m, r, k) float64; r repeats (1 unless a judge); column 0 is the count (1 for a scored sample, else 0).
+    status: (m, r) uint8 of SCORED, FAILED, SKIPPED. reasons: m strings, empty where scored.
+    Rows that are not SCORED are all zero, so that sums need no mask.
+    """
+
+    rows: Floats
+    status: NDArray[np.uint8]
+    reasons: tuple[str, ...]
+
+    @classmethod
+    def scored(cls, rows: Floats) -> Statistics:
+        """All samples scored once; `rows` is (m, k) with the count in column 0."""
+        return cls(rows[:, None, :], np.zeros((len(rows), 1), np.uint8), ("",) * len(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What one published number of a metric is. `bounds` are (low, high), None where unbounded.
+
+    `interval` False: a resampled interval would mislead (a count of distinct texts, say), so none is printed.
+    """
+
+    higher_is_better: bool | None
+    bounds: tuple[float | None, float | None]
+    unit: str = ""
+    primary: bool = False
+    interval: bool = True
+
+
+class Metric(ABC):
+    """Base of all metrics; a metric is one subclass in one file, `name` = file = registry name.
+
+    Class attributes: `name`; `version` (goes up whenever a value could move); `presets`, named conventions with one
+    line each; `default_preset`; `values`, the numbers it publishes; `scope` "sample" or "pair"; `additive` False where
+    a value is no function of sums and `value_weighted` is implemented instead.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    presets: ClassVar[Mapping[str, str]]
+    default_preset: ClassVar[str]
+    values: ClassVar[Mapping[str, Value]]
+    scope: ClassVar[Literal["sample", "pair"]] = "sample"
+    additive: ClassVar[bool] = True
+
+    def __init__(self, preset: str | None = None) -> None:
+        chosen = preset if preset is not None else self.default_preset
+        if chosen not in self.presets:
+            raise CxrbenchError(
+                f"{self.name} has no preset {chosen!r}{suggest(chosen, self.presets)}",
+                where=f"--metrics {self.name}:{chosen}",
+                fix=f"one of: {', '.join(self.presets)}",
+            )
+        self.preset = chosen
+
+    @property
+    def key(self) -> str:
+        """`name:preset`, the key in JSON output and file names."""
+        return f"{self.name}:{self.preset}"
+
+    def ready(self) -> str | None:
+        """None when the metric can run here, else one sentence of what it needs ("needs Java ...")."""
+        return None
+
+    def fit(self, corpus: Corpus) -> Context:
+        """Learn what the metric needs from the full reference set, the train split or a given file. Default: nothing.
+
+        Raises:
+            CxrbenchError: what is needed is not there; says which option gives it.
+        """
+        return Context()
+
+    def needs(self, context: Context) -> tuple[FeatureRequest, ...]:
+        """Features to compute before `statistics`."""
+        return ()
+
+    @abstractmethod
+    def statistics(self, pairs: Pairs, features: Mapping[FeatureRequest, Any], context: Context) -> Statistics:
+        """Rows of sufficient statistics, one per pair, in order: rows in = rows out."""
+
+    def value(self, sums: Floats) -> dict[str, Floats]:
+        """Numbers from column sums: `sums` (..., k) -> name -> (...). Pure numpy. 0/0 is stated by each metric."""
+        raise NotImplementedError(f"{self.name} is not additive; use value_weighted")
+
+    def value_weighted(self, rows: Floats, weights: Floats) -> dict[str, Floats]:
+        """Numbers from rows (n, k) and weights (b, n) -> name -> (b,), for metrics with `additive` False."""
+        return self.value(weights @ rows)
+
+    def settings(self) -> tuple[tuple[str, str], ...]:
+        """Further `key:value` parts of the signature (tokens, case, weights, ...)."""
+        return ()
+
+    def signature(self, context: Context, text: str) -> str:
+        """Everything that could change the number, as key:value pairs joined by bars, version last.
+
+        `text` names the normalisation both texts went through before (data/text.py).
+        """
+        parts = [self.name, f"preset:{self.preset}", *(f"{key}:{value}" for key, value in self.settings())]
+        if context.hash:
+            parts.append(f"fit:{context.hash}")
+        return "|".join([*parts, f"txt:{text}", f"v:{self.version}"])
+
+
+def short_hash(text: str) -> str:
+    """First 8 hex digits of SHA-256: used in file names such as `bleu.raw@1a2b3c4d`."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def ratio(numerator: Floats, denominator: Floats) -> Floats:
+    """Divide elementwise, (...) by (...); not a number where there is nothing to divide by.
+
+    >>> ratio(np.array([1.0, 2.0]), np.array([4.0, 0.0]))
+    array([0.25,  nan])
+    """
+    return np.divide(numerator, denominator, out=np.full_like(denominator, np.nan), where=denominator > 0)

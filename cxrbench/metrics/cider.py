@@ -1,0 +1,158 @@
+"""CIDEr as pycocoevalcap computes it (CIDEr-D, Vedantam et al., CVPR 2015): mean over samples, times 10.
+
+Weights are idf = log N - log max(1, documents with the n-gram) over a set of references. pycocoevalcap takes whatever
+references are scored together, so a value depends on the size of the test set; here they are always the task's FULL
+reference set, kept in the context, so a subset, a resample or a shard is scored with the same weights. On the full set
+both are equal. The length in the penalty is that of the bigrams, as there.
+
+What the context keeps: an n-gram seen in one document weighs as much as one never seen, so only those seen in two or
+more are kept, as 64-bit hashes. With 3 million of them a look-up of an unseen n-gram errs with a chance of 3e-13.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+
+from cxrbench.metrics import conventions, ngrams, tokens
+from cxrbench.metrics.base import Context, Corpus, FeatureRequest, Floats, Metric, Pairs, Statistics, Value, ratio
+from cxrbench.metrics.ngrams import Grams, Hashes, Integers
+
+SIGMA = 6.0
+"""Width of the length penalty in words."""
+
+CHUNK = 10_000
+"""References processed at a time while fitting."""
+
+
+class Cider(Metric):
+    """Statistics per sample: count, CIDEr. No samples: not a number. A text without n-grams: 0."""
+
+    name = "cider"
+    presets: ClassVar[Mapping[str, str]] = {
+        "raw": "texts as they are: case kept, words between whitespace",
+        "coco": "as raw on Stanford PTB tokens, lower case (COCO caption evaluation; needs Java)",
+        "r2gen": "as raw on R2Gen's IU-Xray texts: both cleaned, references with <unk> and cut at 59 tokens",
+        "r2gen-mimic": "as raw on R2Gen's MIMIC-CXR texts: both cleaned, references with <unk> and cut at 99 tokens",
+    }
+    default_preset = "raw"
+    values: ClassVar[Mapping[str, Value]] = {"cider": Value(True, (0.0, 10.0), primary=True)}
+
+    def ready(self) -> str | None:
+        return conventions.ready(self.preset)
+
+    def fit(self, corpus: Corpus) -> Context:
+        data = conventions.fit(self.preset, corpus)
+        vocabulary = conventions.words(data)
+        times = Counter(conventions.process(self.preset, (), corpus.references, vocabulary)[1])
+        texts = list(times)
+        weights = np.fromiter(times.values(), np.int64, len(texts))
+        parts = [
+            ngrams.document_frequency(tokens.documents(texts[at : at + CHUNK]), weights[at : at + CHUNK])
+            for at in range(0, len(texts), CHUNK)
+        ]
+        grams, frequency = ngrams.merge(parts)
+        kept = frequency > 1
+        return Context.of({**data, "documents": len(corpus.references), **_pack(grams[kept], frequency[kept])})
+
+    def needs(self, context: Context) -> tuple[FeatureRequest, ...]:
+        return (tokens.request(self.preset, context),)
+
+    def settings(self) -> tuple[tuple[str, str], ...]:
+        return (*conventions.find(self.preset).settings(), ("n", str(ngrams.ORDERS)), ("sigma", f"{SIGMA:g}"))
+
+    def statistics(self, pairs: Pairs, features: Mapping[FeatureRequest, Any], context: Context) -> Statistics:
+        texts: tokens.TokenPairs = features[self.needs(context)[0]]
+        orders, each = texts.grams()
+        predicted, reference = (np.maximum(length - 1, 0) for length in texts.lengths())
+        table = _unpack(context.data["grams"], context.data["frequency"], context.data["many"])
+        documents = max(context.data["documents"], 1)
+        distinct = int(each.max(initial=-1)) + 1
+        cosine = sum(
+            (_cosine(grams, table.idf(grams.gram, documents), distinct) for grams in orders), np.zeros(distinct)
+        )
+        penalty = np.exp(-((predicted - reference) ** 2) / (2 * SIGMA**2))
+        return Statistics.scored(np.stack([np.ones(len(pairs)), cosine[each] / ngrams.ORDERS * penalty * 10], axis=1))
+
+    def value(self, sums: Floats) -> dict[str, Floats]:
+        return {"cider": ratio(sums[..., 1], sums[..., 0])}
+
+
+def _cosine(grams: Grams, idf: Floats, pairs: int) -> Floats:
+    """Clipped cosine of the tf-idf vectors of each pair, (pairs,); 0 where a vector is 0."""
+    left, right = grams.left * idf, grams.right * idf
+    product = ngrams.sums(grams, np.minimum(left, right) * right, pairs)
+    norm: Floats = np.sqrt(ngrams.sums(grams, left**2, pairs)) * np.sqrt(ngrams.sums(grams, right**2, pairs))
+    return np.asarray(np.divide(product, norm, out=np.zeros(pairs), where=norm > 0))
+
+
+MANY = 255
+"""From here on a document frequency is kept apart, so that the others need one byte."""
+
+
+def _pack(grams: Hashes, frequency: Integers) -> dict[str, str]:
+    """Pack n-grams, ascending, and their document frequencies for JSON, the same on every machine (no compression).
+
+    N-grams are kept as the steps between them, in as many bytes as the largest step needs: about six for a million.
+    """
+    steps = np.diff(grams, prepend=np.uint64(0)).astype("<u8")
+    width = (int(steps.max(initial=0)).bit_length() + 7) // 8
+    return {
+        "grams": _text(steps.view(np.uint8).reshape(len(steps), 8)[:, :width]),
+        "frequency": _text(np.minimum(frequency, MANY).astype(np.uint8)),
+        "many": _text(frequency[frequency >= MANY].astype("<u4")),
+    }
+
+
+def _text(numbers: np.ndarray[Any, Any]) -> str:
+    return base64.b64encode(numbers.tobytes()).decode("ascii")
+
+
+@lru_cache(maxsize=4)
+def _unpack(grams: str, frequency: str, many: str) -> _Table:
+    """Return what `_pack` packed as a table; kept, as every batch needs it."""
+    times = np.frombuffer(base64.b64decode(frequency), np.uint8).astype(np.int64)
+    times[times == MANY] = np.frombuffer(base64.b64decode(many), "<u4")
+    raw = np.frombuffer(base64.b64decode(grams), np.uint8)
+    steps = np.zeros((len(times), 8), np.uint8)
+    if len(times):
+        width = len(raw) // len(times)
+        steps[:, :width] = raw.reshape(len(times), width)
+    return _Table.of(np.cumsum(steps.view("<u8").ravel(), dtype=np.uint64), times)
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Known n-grams, ascending, an end mark behind them; log of their document frequency, 0 for the mark.
+
+    `first` gives, for every value of the upper bits, where to start looking: hashes are evenly spread, so the n-gram is
+    within a few places of it. This is four times as fast as a binary search.
+    """
+
+    grams: Hashes
+    log_frequency: Floats
+    first: Integers
+    shift: np.uint64
+
+    @classmethod
+    def of(cls, grams: Hashes, frequency: Integers) -> _Table:
+        bits = len(grams).bit_length() + 1
+        shift = np.uint64(64 - bits)
+        first = np.searchsorted(grams, np.arange(1 << bits, dtype=np.uint64) << shift)
+        marked = np.append(grams, np.uint64(0xFFFF_FFFF_FFFF_FFFF))
+        return cls(marked, np.append(np.log(frequency), 0.0), first, shift)
+
+    def idf(self, grams: Hashes, documents: int) -> Floats:
+        """Return the weights of n-grams (g,), in nats."""
+        at = self.first[(grams >> self.shift).astype(np.intp)]
+        behind = np.flatnonzero(self.grams[at] < grams)
+        while len(behind):
+            at[behind] += 1
+            behind = behind[self.grams[at[behind]] < grams[behind]]
+        return np.asarray(np.log(documents) - np.where(self.grams[at] == grams, self.log_frequency[at], 0.0))

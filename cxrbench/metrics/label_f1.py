@@ -1,0 +1,165 @@
+"""Label F1: labels read from the predictions against the labels the data set ships.
+
+No reference report is labelled: what is compared with is the truth of the data set, so the labeler errs on one side
+only. A preset binds a labeler to the data it may read and to a convention for doubt. Touches features by name, and the
+versions of what a preset binds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from cxrbench.data import phantom_world
+from cxrbench.data.chexpert import LABELS
+from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.features import phantom_labels
+from cxrbench.metrics.base import (
+    SCORED,
+    SKIPPED,
+    Context,
+    Corpus,
+    FeatureRequest,
+    Floats,
+    Metric,
+    Pairs,
+    Statistics,
+    Value,
+    ratio,
+)
+
+NO_FINDING = LABELS.index("No Finding")
+
+
+@dataclass(frozen=True, slots=True)
+class Convention:
+    """What a preset means: which labeler, which shipped labels, for which data set, and what doubt counts as."""
+
+    labeler: FeatureRequest
+    source: str
+    dataset: str | None
+    uncertain: bool
+    about: str
+    versions: tuple[int, int]
+    """Of the labeler's code and of what made the shipped labels."""
+
+    def present(self, value: float) -> bool:
+        """Whether a label value (1, 0, -1) counts as positive."""
+        return value == 1 or (value == -1 and self.uncertain)
+
+
+CONVENTIONS: Mapping[str, Convention] = {
+    "phantom": Convention(
+        labeler=FeatureRequest("phantom-labels"),
+        source="phantom",
+        dataset="phantom",
+        uncertain=True,
+        about="phantom's exact reader against its exact labels; uncertain counts as positive on both sides",
+        versions=(phantom_labels.VERSION, phantom_world.VERSION),
+    ),
+}
+
+
+def slug(label: str) -> str:
+    """`Pleural Effusion` -> `pleural_effusion`."""
+    return label.lower().replace(" ", "_")
+
+
+class LabelF1(Metric):
+    """Statistics per sample: count, then tp, fp, fn of each of the 14 labels (43 columns).
+
+    Micro values pool the 13 findings; `No Finding` is left out of them, since it is the absence of the others and a
+    constant normal report would earn it; its F1 stands by itself. Macro is the mean of the F1 of those of the 13 that
+    occur or are said. A label that does neither has no F1, nothing said has no precision, nothing present no recall:
+    0/0 is not a number here. With something present and nothing said, F1 is 0.
+    """
+
+    name = "label-f1"
+    presets: ClassVar[Mapping[str, str]] = {name: each.about for name, each in CONVENTIONS.items()}
+    default_preset = "phantom"
+    values: ClassVar[Mapping[str, Value]] = {
+        "micro_f1": Value(True, (0.0, 1.0), primary=True),
+        "macro_f1": Value(True, (0.0, 1.0)),
+        "micro_precision": Value(True, (0.0, 1.0)),
+        "micro_recall": Value(True, (0.0, 1.0)),
+        **{f"f1_{slug(label)}": Value(True, (0.0, 1.0)) for label in LABELS},
+    }
+
+    @property
+    def convention(self) -> Convention:
+        """What the chosen preset means."""
+        return CONVENTIONS[self.preset]
+
+    def fit(self, corpus: Corpus) -> Context:
+        """Learn nothing, but refuse data that the labeler cannot read.
+
+        Raises:
+            CxrbenchError: the preset's labeler reads another data set only.
+        """
+        bound = self.convention.dataset
+        if bound is not None and corpus.dataset != bound:
+            given = f"of the data set {corpus.dataset!r}" if corpus.dataset else "of no known data set"
+            raise CxrbenchError(
+                f"the labeler of {self.key} reads reports of {bound!r} only, and these are {given}",
+                where=f"--metrics {self.key}",
+                fix=f"leave {self.name} out, or score a task of {bound}",
+                code=Exit.UNDECIDED,
+            )
+        return Context()
+
+    def needs(self, context: Context) -> tuple[FeatureRequest, ...]:
+        return (self.convention.labeler,)
+
+    def statistics(self, pairs: Pairs, features: Mapping[FeatureRequest, Any], context: Context) -> Statistics:
+        rule = self.convention
+        said: Sequence[Mapping[str, float]] = features[rule.labeler]
+        shipped = [labels.get(rule.source) for labels in pairs.labels] or [None] * len(pairs)
+        known = np.array([labels is not None for labels in shipped], dtype=bool)
+        found, true = self._present(said), self._present([labels or {} for labels in shipped])
+        counts = np.stack([found & true, found & ~true, ~found & true], axis=2).reshape(len(pairs), -1)
+        rows = np.hstack([np.ones((len(pairs), 1)), counts]) * known[:, None]
+        status = np.where(known, SCORED, SKIPPED).astype(np.uint8)
+        missing = f"the data set ships no {rule.source!r} labels for this sample"
+        return Statistics(rows[:, None, :], status[:, None], tuple("" if each else missing for each in known))
+
+    def _present(self, labels: Sequence[Mapping[str, float]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """(n, 14): which labels count as positive; not mentioned is not."""
+        rule = self.convention
+        table = [[rule.present(each.get(label, 0)) for label in LABELS] for each in labels]
+        return np.array(table, dtype=bool).reshape(len(labels), len(LABELS))
+
+    def value(self, sums: Floats) -> dict[str, Floats]:
+        """Micro and macro F1, precision, recall and the F1 of each label; see the class for 0/0."""
+        counts = sums[..., 1:].reshape(*sums.shape[:-1], len(LABELS), 3)
+        each = _f1(counts)
+        pooled = counts[..., :NO_FINDING, :].sum(axis=-2)
+        tp, fp, fn = pooled[..., 0], pooled[..., 1], pooled[..., 2]
+        findings = each[..., :NO_FINDING]
+        defined = ~np.isnan(findings)
+        macro = ratio(np.where(defined, findings, 0.0).sum(axis=-1), defined.sum(axis=-1).astype(np.float64))
+        per_label = {f"f1_{slug(label)}": each[..., i] for i, label in enumerate(LABELS)}
+        return {
+            "micro_f1": _f1(pooled),
+            "macro_f1": macro,
+            "micro_precision": ratio(tp, tp + fp),
+            "micro_recall": ratio(tp, tp + fn),
+            **per_label,
+        }
+
+    def settings(self) -> tuple[tuple[str, str], ...]:
+        rule = self.convention
+        labeler, source = rule.versions
+        return (
+            ("labeler", f"{rule.labeler.name}.{labeler}"),
+            ("against", f"{rule.source}.{source}"),
+            ("uncertain", "pos" if rule.uncertain else "neg"),
+        )
+
+
+def _f1(counts: Floats) -> Floats:
+    """2 tp / (2 tp + fp + fn) over the last axis (tp, fp, fn)."""
+    tp, fp, fn = counts[..., 0], counts[..., 1], counts[..., 2]
+    return ratio(2 * tp, 2 * tp + fp + fn)
