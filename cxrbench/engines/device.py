@@ -1,0 +1,128 @@
+"""Devices: which one, at which precision, what time it is there, how much memory it took. torch inside functions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from cxrbench.errors import CxrbenchError
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("auto", "bf16", "fp16", "fp32")
+
+
+def pick_device(name: str) -> str:
+    """Resolve `auto` to cuda where there is a GPU, else cpu; refuse a device that is not there.
+
+    Raises:
+        CxrbenchError: no such device.
+    """
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return "cuda:0" if gpus else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise CxrbenchError(f"{name!r} is no device", where="--device", fix="auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise CxrbenchError(f"device {name!r} is not supported", where="--device", fix="auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise CxrbenchError(
+            f"there is no device {name!r}: torch {torch.__version__} sees {gpus} GPUs", where="--device", fix="cpu"
+        )
+    return f"cuda:{device.index or 0}" if device.type == "cuda" else "cpu"
+
+
+def pick_dtype(name: str, device: str) -> str:
+    """Resolve `auto`: bf16 on a GPU that computes in it, fp16 on an older one, fp32 on the CPU.
+
+    Raises:
+        CxrbenchError: not a known precision.
+    """
+    if name not in DTYPES:
+        raise CxrbenchError(f"{name!r} is no precision", where="--dtype", fix=f"one of: {', '.join(DTYPES)}")
+    if name != "auto":
+        return name
+    if device == "cpu":
+        return "fp32"
+    import torch
+
+    return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
+
+
+def describe(device: str) -> dict[str, Any]:
+    """Name and settings of a device, for the circumstances of a run."""
+    import torch
+
+    if device == "cpu":
+        return {"device": "cpu", "threads": torch.get_num_threads()}
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "device": device,
+        "gpu": properties.name,
+        "gpu_memory": properties.total_memory,
+        "cuda": torch.version.cuda,
+        "tf32": torch.backends.cuda.matmul.fp32_precision == "tf32",
+    }
+
+
+class Clock:
+    """Wall time at which the devices have finished what they were given; memory peaks between two readings."""
+
+    def __init__(self, devices: Sequence[str]) -> None:
+        self.gpus = [device for device in devices if device.startswith("cuda")]
+
+    def now(self) -> float:
+        """Seconds, after waiting for every GPU in use."""
+        if self.gpus:
+            import torch
+
+            for device in self.gpus:
+                torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    def forget_peak(self) -> None:
+        """Start a new measurement of the peak."""
+        if self.gpus:
+            import torch
+
+            for device in self.gpus:
+                torch.cuda.reset_peak_memory_stats(device)
+
+    def peak(self) -> int | None:
+        """Bytes the allocator held at most since `forget_peak`, summed over GPUs; None on the CPU."""
+        if not self.gpus:
+            return None
+        import torch
+
+        return sum(torch.cuda.max_memory_allocated(device) for device in self.gpus)
+
+
+def devices_of(module: torch.nn.Module) -> list[str]:
+    """The devices a module's parameters lie on."""
+    return sorted({str(parameter.device) for parameter in module.parameters()})
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that a device or the host ran out of memory."""
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def release() -> None:
+    """Give cached device memory back after a failed attempt."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
