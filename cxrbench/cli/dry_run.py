@@ -1,0 +1,120 @@
+"""`cxrbench run --dry-run`: everything about a run but the answers."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from cxrbench.models.base import Model, Prepared
+    from cxrbench.plan import Plan
+    from cxrbench.spec import TaskSpec
+    from cxrbench.store import RunFolder
+
+SHOWN = 3
+"""Prompts shown and images read for real."""
+
+
+def show_plan(spec: TaskSpec, plan: Plan, model: Model, folder: RunFolder, notes: list[str], workers: int) -> None:
+    """Print prompts, counts, what is missing, and an estimate of memory and time."""
+    manifest = plan.manifest
+    unit = "patients" if manifest.patient_ids else "clusters (no patient ids: samples are the clusters)"
+    typer.echo(f"{spec.name} v{spec.version} · {model.card.name}")
+    typer.echo(
+        f"  {manifest.n_expected} samples of {manifest.clusters} {unit}, "
+        f"{len(plan.batches)} batches of {manifest.batch_size}"
+    )
+    for reason, count in manifest.excluded.items():
+        typer.echo(f"  left out: {count} {reason}")
+    for line in notes:
+        typer.echo(f"  note: {line}")
+    typer.echo(f"  run folder: {folder.path}" + _state(folder, plan, model, workers))
+    typer.echo("\nThe first prompts, as the model would get them")
+    by_id = {request.sample_id: request for batch in plan.batches for request in batch}
+    prepared = []
+    for sample in plan.chosen[:SHOWN]:
+        request = by_id[sample.sample_id]
+        made = model.prepare(request)
+        prepared.append(made)
+        typer.echo(f"\n  sample {sample.sample_id}; inputs: {', '.join(request.inputs) or 'none'}")
+        for image in request.images:
+            typer.echo(f"    image {image.image_id} ({image.view or 'view unknown'}): {image.path}")
+        for line in rendered(model, request).splitlines():
+            typer.echo(f"    | {line}")
+        if made.failure is not None:
+            typer.echo(f"    {made.failure[0]}: {made.failure[1]}")
+    typer.echo(f"\n{files_line(plan)}")
+    _estimate(plan, model, prepared, workers)
+    _metrics(spec)
+
+
+def _state(folder: RunFolder, plan: Plan, model: Model, workers: int) -> str:
+    """How far a run that is there already has come, and what the command would do with it."""
+    from cxrbench.errors import CxrbenchError
+    from cxrbench.runner import reopened
+
+    if not folder.exists():
+        return ""
+    answered = folder.predictions()
+    try:
+        again = len(reopened(folder, plan, answered, model, workers))
+    except CxrbenchError as error:
+        return f" (would stop: {error.what})"
+    open_ = plan.manifest.n_expected - len(answered) + again
+    return f" (goes on: {open_} samples open)" if open_ else " (complete: nothing would be generated)"
+
+
+def rendered(model: Model, request: Any) -> str:
+    """The prompt as text: the model's own rendering where it has one, else its messages."""
+    render = getattr(model, "render", None)
+    if callable(render) and request.messages:
+        return str(render(request))
+    return "\n".join(f"{message.role}: {message.text}" for message in request.messages) or "(no prompt)"
+
+
+def files_line(plan: Plan) -> str:
+    """How many image files of the run are not where the data set says."""
+    from pathlib import Path
+
+    paths = {image.path for batch in plan.batches for request in batch for image in request.images}
+    if not paths:
+        return "This model looks at no image."
+    missing = sum(not Path(path).is_file() for path in paths if not path.startswith("phantom:"))
+    return f"Image files that are missing: {missing} of {len(paths)}" if missing else "All image files are there."
+
+
+def _estimate(plan: Plan, model: Model, prepared: list[Prepared], workers: int) -> None:
+    from cxrbench.cli.show import size
+    from cxrbench.runner import peak_rss
+
+    read = [sum(each.times.values()) for each in prepared if each.times]
+    per_sample = sum(read) / len(read) / workers if read else 0.0
+    typer.echo("\nEstimate")
+    typer.echo(
+        f"  reading and pre-processing: about {plan.manifest.n_expected * per_sample:.1f} s with {workers} threads"
+    )
+    good = [each for each in prepared if each.failure is None]
+    if good:
+        first, second = (_seconds(model, good) for _ in range(2))
+        typer.echo(f"  getting ready (once): about {max(0.0, first - second):.1f} s")
+        per_run = second / len(good) * plan.manifest.n_expected
+        typer.echo(f"  answering: about {per_run:.1f} s (measured on {len(good)} samples)")
+    typer.echo(f"  memory: about {size(peak_rss())}, as this dry run")
+
+
+def _seconds(model: Model, prepared: list[Prepared]) -> float:
+    begun = time.perf_counter()
+    model.generate(0, prepared)
+    return time.perf_counter() - begun
+
+
+def _metrics(spec: TaskSpec) -> None:
+    from cxrbench.scoring import make_metric
+
+    typer.echo("\nMetrics")
+    for names, kind in ((spec.metrics.required, "required"), (spec.metrics.optional, "optional")):
+        for name in names:
+            reason = make_metric(name).ready()
+            typer.echo(f"  {name} ({kind})" + (f": {reason}" if reason else ""))

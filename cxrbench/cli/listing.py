@@ -1,0 +1,91 @@
+"""`cxrbench list`: what there is by name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from cxrbench.errors import CxrbenchError, suggest
+
+WHAT = ("models", "tasks", "metrics", "datasets", "engines")
+
+
+def list_known(
+    what: Annotated[str, typer.Argument(help="models, tasks, metrics, datasets or engines.")],
+    show: Annotated[
+        str | None, typer.Option("--show", help="Print the YAML of this task, to copy.", show_default=False)
+    ] = None,
+) -> None:
+    """List models, tasks, metrics, datasets or engines, plug-ins included.
+
+    cxrbench list tasks --show custom-findings > my-task.yaml
+    """
+    from cxrbench.cli.show import console, whole
+
+    if what not in WHAT:
+        raise CxrbenchError(f"{what!r} cannot be listed{suggest(what, WHAT)}", fix=f"one of: {', '.join(WHAT)}")
+    if show is not None:
+        if what != "tasks":
+            raise CxrbenchError(
+                "--show prints a task", where=f"cxrbench list {what}", fix=f"cxrbench list tasks --show {show}"
+            )
+        typer.echo(_yaml(show), nl=False)
+        return
+    makers = {"tasks": _tasks, "metrics": _metrics}
+    console().print(whole(makers[what]() if what in makers else _entries(what)))
+
+
+def _yaml(name: str) -> str:
+    """The file of a shipped task, comments and all."""
+    from cxrbench.spec import task_files
+
+    files = task_files()
+    if name not in files:
+        raise CxrbenchError(f"there is no task called {name!r}{suggest(name, files)}", fix="cxrbench list tasks")
+    return files[name].read_text(encoding="utf-8")
+
+
+def _entries(kind: Any) -> Any:
+    from cxrbench import registry
+    from cxrbench.cli.show import table
+
+    made = table(["name", "what it is", "from"])
+    for entry in registry.entries(kind).values():
+        made.add_row(entry.name, entry.about, entry.source)
+    return made
+
+
+def _tasks() -> Any:
+    from cxrbench.cli.show import table
+    from cxrbench.spec import read_task, task_files
+
+    made = table(["task", "v", "target", "offered", "access", "samples"], right=(1,))
+    for file in task_files().values():
+        spec = read_task(file)
+        offered = [*([f"{spec.images.offer} images"] if spec.images.offer != "none" else []), *spec.offer]
+        count = f"{spec.expected.n if spec.expected.n is not None else 'unknown'} ({spec.expected.evidence})"
+        made.add_row(spec.name, str(spec.version), spec.target, ", ".join(offered), spec.access, count)
+    return made
+
+
+def _metrics() -> Any:
+    from cxrbench import registry
+    from cxrbench.cli.show import ARROWS, table
+
+    made = table(["metric", "preset", "what is done", "values"])
+    for entry in registry.entries("metrics").values():
+        metric = entry.load()
+        values = ", ".join(name + ARROWS[value.higher_is_better] for name, value in metric.values.items())
+        reason = metric(None).ready()
+        for number, (preset, about) in enumerate(metric.presets.items()):
+            first = number == 0
+            star = " (default)" if preset == metric.default_preset else ""
+            said = about + (f"\n[{reason}]" if reason and first else "")
+            made.add_row(entry.name if first else "", preset + star, said, _shorten(values) if first else "")
+    return made
+
+
+def _shorten(values: str, most: int = 4) -> str:
+    names = values.split(", ")
+    return ", ".join(names[:most]) + (f", … {len(names) - most} more" if len(names) > most else "")

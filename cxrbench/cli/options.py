@@ -1,0 +1,153 @@
+"""Options that several commands share, and how their texts become settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cxrbench.errors import CxrbenchError
+
+if TYPE_CHECKING:
+    from cxrbench.config import Config
+
+Reports = Annotated[
+    list[Path] | None, typer.Option("--reports", help="Reports: folder, archive or file.", show_default=False)
+]
+Images = Annotated[list[Path] | None, typer.Option("--images", help="Image folder.", show_default=False)]
+Tables = Annotated[list[Path] | None, typer.Option("--tables", help="CSV tables: folder or file.", show_default=False)]
+Annotations = Annotated[
+    list[Path] | None,
+    typer.Option("--annotations", help="A protocol's file (R2Gen, ReXrank, LLaVA-Rad).", show_default=False),
+]
+DemographicsRoot = Annotated[
+    list[Path] | None, typer.Option("--demographics", help="MIMIC-IV root.", show_default=False)
+]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="Read this cxrbench.toml alone.", show_default=False)]
+Metrics = Annotated[
+    str | None,
+    typer.Option("--metrics", help="name[:preset],...; `cxrbench list metrics` shows all.", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON, values unrounded.")]
+Replicates = Annotated[int, typer.Option("--replicates", min=0, help="Bootstrap replicates; 0 for no intervals.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of sampling.")]
+
+
+def roots(
+    reports: list[Path] | None,
+    images: list[Path] | None,
+    tables: list[Path] | None,
+    annotations: list[Path] | None,
+    demographics: list[Path] | None,
+) -> dict[str, tuple[Path, ...]]:
+    """The roots given on the command line, as absolute paths that exist.
+
+    Raises:
+        CxrbenchError: a path does not exist.
+    """
+    given = {
+        "reports": reports,
+        "images": images,
+        "tables": tables,
+        "annotations": annotations,
+        "demographics": demographics,
+    }
+    found: dict[str, tuple[Path, ...]] = {}
+    for name, paths in given.items():
+        for path in paths or ():
+            if not path.exists():
+                raise CxrbenchError("there is no such file or folder", where=f"--{name} {path}")
+        if paths:
+            found[name] = tuple(path.absolute() for path in paths)
+    return found
+
+
+def load_config(file: Path | None) -> Config:
+    """The settings (see config.py)."""
+    from cxrbench import config
+
+    return config.load_config(file)
+
+
+def metric_names(text: str | None) -> list[str]:
+    """Split `a,b:c`."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def check_scoring(names: list[str], replicates: int) -> None:
+    """Refuse wrong metric names and replicates before anything long begins.
+
+    Raises:
+        CxrbenchError: an unknown metric or preset, one named twice, or too few replicates for an interval.
+    """
+    from cxrbench.scoring import choose
+
+    choose(names, (), ())
+    if 0 < replicates < 100:
+        raise CxrbenchError(
+            f"{replicates} replicates cannot carry an interval",
+            where="--replicates",
+            fix="0 for none, else at least 100",
+        )
+
+
+def key_values(pairs: list[str] | None) -> dict[str, str]:
+    """Split `key=value` settings.
+
+    Raises:
+        CxrbenchError: one of them has no `=`, or a key is given twice.
+    """
+    found: dict[str, str] = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise CxrbenchError(f"{pair!r} is not key=value", where="--set")
+        if key in found:
+            raise CxrbenchError(f"{key!r} is set twice", where="--set")
+        found[key] = value
+    return found
+
+
+def as_number(text: str) -> Any:
+    """An int or float where the text is one, else the text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def read_vocabulary(file: Path) -> frozenset[str]:
+    """A word list: one word per line, or a JSON list of strings.
+
+    Raises:
+        CxrbenchError: the file is not UTF-8 or holds no word.
+    """
+    import json
+
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        said = error.strerror if isinstance(error, OSError) else f"not UTF-8 (byte {error.start})"
+        raise CxrbenchError(f"the word list cannot be read: {said}", where=str(file)) from error
+    if text.lstrip().startswith("["):
+        try:
+            words = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise CxrbenchError(f"not valid JSON: {error}", where=str(file)) from error
+        if not all(isinstance(word, str) for word in words):
+            raise CxrbenchError("expected a JSON list of strings", where=str(file))
+    else:
+        words = [line.strip() for line in text.splitlines() if line.strip()]
+    crowded = [word for word in words if len(word.split()) != 1 or "," in word]
+    if crowded:
+        raise CxrbenchError(
+            f"{len(crowded)} lines hold more than one word",
+            where=str(file),
+            fix="one word per line, or a JSON list of words",
+        )
+    if not words:
+        raise CxrbenchError("the word list is empty", where=str(file))
+    return frozenset(words)

@@ -1,0 +1,247 @@
+"""`cxrbench run`: generate, time, score: one run folder."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cxrbench.cli import options as opt
+from cxrbench.errors import CxrbenchError
+
+if TYPE_CHECKING:
+    from cxrbench.data.load import TaskData
+    from cxrbench.models.base import Model, ReadImage
+    from cxrbench.plan import Plan
+    from cxrbench.spec import TaskSpec
+    from cxrbench.store import RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the user typed, as settings."""
+
+    spec: TaskSpec
+    data: TaskData
+    model: Model
+    model_text: str
+    settings: Any
+    allow_partial: bool
+
+
+def run(
+    model: Annotated[str, typer.Option("--model", "-m", help="name[:argument]; `cxrbench list models`.")],
+    task: Annotated[str, typer.Option("--task", "-t", help="A task's name or its YAML file.")],
+    engine: Annotated[str | None, typer.Option("--engine", help="How output is produced.", show_default=False)] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="matched, reference, documented.", show_default=False)
+    ] = None,
+    inputs: Annotated[str, typer.Option("--inputs", help="task: what it offers; image: images alone.")] = "task",
+    dtype: Annotated[str, typer.Option("--dtype", help="auto, bf16, fp16, fp32.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N.")] = "auto",
+    load_format: Annotated[
+        str, typer.Option("--load-format", help="dummy: random weights, for speed only; never scored.")
+    ] = "auto",
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, show_default=False)] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Threads that read images ahead.")] = 2,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="First N samples, whole patients first.", show_default=False)
+    ] = None,
+    seed: opt.Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run folder (default runs/TASK/MODEL-HASH).", show_default=False)
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Go on with this run folder.", show_default=False)
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show prompts, counts, what is missing, an estimate; answer nothing.")
+    ] = False,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value for model or generation.", show_default=False)
+    ] = None,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Accept fewer samples than the task has in full; recorded.")
+    ] = False,
+    metrics: opt.Metrics = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option("--vocabulary", help="Word list for r2gen presets.", show_default=False)
+    ] = None,
+    replicates: opt.Replicates = 10_000,
+    json_output: opt.Json = False,
+    reports: opt.Reports = None,
+    images: opt.Images = None,
+    tables: opt.Tables = None,
+    annotations: opt.Annotations = None,
+    demographics: opt.DemographicsRoot = None,
+    config: opt.ConfigFile = None,
+) -> None:
+    """Generate reports for a task, time them and score them.
+
+    The same command goes on where a killed one stopped. Example:
+
+        cxrbench run --model nearest-image --task demo-findings
+    """
+    if inputs not in ("task", "image"):
+        raise CxrbenchError(f"--inputs cannot be {inputs!r}", fix="task or image")
+    roots = opt.roots(reports, images, tables, annotations, demographics)
+    changed = opt.key_values(settings)
+    wanted = _wanted(
+        (model, task, engine), roots, config, changed, _model_fields(preset, dtype, device, load_format, workers, seed),
+        _run_fields(limit, seed, inputs, batch_size, workers), allow_partial,
+    )  # fmt: skip
+    names = opt.metric_names(metrics)
+    opt.check_scoring(names or [*wanted.spec.metrics.required, *wanted.spec.metrics.optional], replicates)
+    words = opt.read_vocabulary(vocabulary) if vocabulary else None
+    plan, notes = _plan(wanted)
+    folder = _folder(plan, wanted, out, resume)
+    if dry_run:
+        from cxrbench.cli.dry_run import show_plan
+
+        show_plan(wanted.spec, plan, wanted.model, folder, notes, workers)
+        return
+    _execute(folder, plan, wanted, notes, workers)
+    if load_format == "dummy":
+        typer.echo(f"not scored: random weights. Speed is in {folder.path}/batches", err=True)
+        return
+    _score(folder, wanted, names, words, replicates, json_output=json_output)
+
+
+def _model_fields(
+    preset: str | None, dtype: str, device: str, load_format: str, workers: int, seed: int
+) -> dict[str, Any]:
+    return {
+        "preset": preset,
+        "dtype": dtype,
+        "device": device,
+        "load_format": load_format,
+        "workers": workers,
+        "seed": seed,
+    }
+
+
+def _run_fields(limit: int | None, seed: int, inputs: str, batch_size: int | None, workers: int) -> dict[str, Any]:
+    return {"limit": limit, "seed": seed, "inputs": inputs, "batch_size": batch_size, "workers": workers}
+
+
+def _wanted(
+    names: tuple[str, str, str | None],
+    roots: Mapping[str, tuple[Path, ...]],
+    config: Path | None,
+    changed: Mapping[str, str],
+    model_fields: Mapping[str, Any],
+    run_fields: Mapping[str, Any],
+    allow_partial: bool,
+) -> Wanted:
+    """Read the task, join it to its data, build the model."""
+    from cxrbench.data.load import TaskData
+    from cxrbench.engines.build import make_model, split_name
+    from cxrbench.models.base import ModelOptions
+    from cxrbench.plan import RunSettings
+    from cxrbench.spec import find_task
+    from cxrbench.types import Generation
+
+    model_text, task, engine = names
+    spec = find_task(task)
+    name, argument = split_name(model_text)
+    generation = {k: opt.as_number(v) for k, v in changed.items() if k in Generation.__dataclass_fields__}
+    extra = {k: v for k, v in changed.items() if k not in generation}
+    data = TaskData.find(spec, opt.load_config(config), roots)
+    reader, pixels = _reader(data)
+    options = ModelOptions(
+        argument=argument,
+        generation=generation,
+        extra={"target": spec.target, **extra},
+        read_image=reader,
+        **model_fields,
+    )
+    model = make_model(name, options, engine)
+    # Defaults < task < the model's preset < what the user typed; a model without presets has none of the third.
+    settled = getattr(model, "generation", generation)
+    return Wanted(
+        spec, data, model, model_text, RunSettings(generation=settled, pixels=pixels, **run_fields), allow_partial
+    )
+
+
+def _reader(data: TaskData) -> tuple[ReadImage, Mapping[str, Any]]:
+    """How images are read, and what that does to their pixels: from the files, or from a prepared cache."""
+    from cxrbench.data.image_cache import CachedReader
+    from cxrbench.data.images import read_grey
+
+    if data.entry.image_cache is None:
+        return read_grey, {}
+    cached = CachedReader(data.entry.image_cache)
+    return cached, cached.identity
+
+
+def _plan(wanted: Wanted) -> tuple[Plan, list[str]]:
+    """Read the data and decide everything; notes are lines to print and to keep."""
+    from cxrbench.data.load import check_count, pool_note
+    from cxrbench.plan import plan_run
+
+    line = check_count(wanted.spec, len(wanted.data.samples.samples), allow_partial=wanted.allow_partial)
+    notes = [line] if line else []
+    if wanted.model.needs_pool:
+        wanted.model.fit(lambda: wanted.data.pool)
+    plan = plan_run(wanted.data, wanted.model, wanted.settings)
+    partial = pool_note(wanted.data)
+    notes += [partial] if partial else []
+    task = {**plan.manifest.task, "run_notes": notes}
+    return replace(plan, manifest=replace(plan.manifest, task=task)), notes
+
+
+def _folder(plan: Plan, wanted: Wanted, out: Path | None, resume: Path | None) -> RunFolder:
+    from cxrbench.store import RunFolder, find_run, run_folder
+
+    if out is not None and resume is not None:
+        raise CxrbenchError("--out and --resume cannot both be given", fix="--resume RUN goes on with that folder")
+    if resume is not None:
+        return find_run(str(resume))
+    if out is not None:
+        folder = RunFolder(out)
+        folder.refuse_foreign()
+        return folder
+    return run_folder(Path("runs"), wanted.spec.name, wanted.model.card.name, plan.manifest.identity)
+
+
+def _execute(folder: RunFolder, plan: Plan, wanted: Wanted, notes: list[str], workers: int) -> None:
+    from cxrbench.cli.progress import progress
+    from cxrbench.runner import execute, machine
+
+    for line in notes:
+        typer.echo(f"note: {line}", err=True)
+    circumstances = {
+        **machine(),
+        "workers": workers,
+        "source": wanted.data.source,
+        "command": shlex.join(["cxrbench", *sys.argv[1:]]),
+    }
+    try:
+        with progress(f"{wanted.model.card.name} on {wanted.spec.name}") as report:
+            answered = execute(folder, plan, wanted.model, circumstances, workers, report)
+        if not answered:
+            typer.echo("note: every sample was answered before; nothing was generated or timed now", err=True)
+    finally:
+        wanted.model.close()
+
+
+def _score(
+    folder: RunFolder,
+    wanted: Wanted,
+    named: list[str],
+    words: frozenset[str] | None,
+    replicates: int,
+    *,
+    json_output: bool,
+) -> None:
+    from cxrbench.cli.score import finish
+    from cxrbench.score_run import Sources
+
+    data = wanted.data
+    train = (lambda: [sample.target for sample in data.pool]) if data.has_pool else None
+    finish(folder, named, Sources(train, words, at_hand=True), replicates, json_output=json_output)

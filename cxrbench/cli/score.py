@@ -1,0 +1,265 @@
+"""`cxrbench score`: score a run folder, or a predictions file, as often as wanted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cxrbench.cli import options as opt
+from cxrbench.errors import CxrbenchError, Exit
+
+if TYPE_CHECKING:
+    from cxrbench.score_run import Sources
+    from cxrbench.store import RunFolder
+    from cxrbench.types import Prediction, Sample
+
+
+def score(
+    what: Annotated[Path, typer.Argument(help="A run folder, or a predictions file (JSONL, CSV, Parquet).")],
+    task: Annotated[
+        str | None,
+        typer.Option("--task", "-t", help="Take references and patients from this task.", show_default=False),
+    ] = None,
+    metrics: opt.Metrics = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option("--vocabulary", help="Word list for r2gen presets.", show_default=False)
+    ] = None,
+    access: Annotated[
+        str | None,
+        typer.Option("--access", help="open, or credentialed: what a bare file counts as.", show_default=False),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", help="Normalisation of a bare file's texts (default none).", show_default=False),
+    ] = None,
+    slices: Annotated[
+        str | None, typer.Option("--slices", help="Columns of a file to tabulate: a,b,...", show_default=False)
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the summary here too.", show_default=False)] = None,
+    replicates: opt.Replicates = 10_000,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Accept fewer samples than the task has in full; recorded.")
+    ] = False,
+    json_output: opt.Json = False,
+    reports: opt.Reports = None,
+    images: opt.Images = None,
+    tables: opt.Tables = None,
+    annotations: opt.Annotations = None,
+    demographics: opt.DemographicsRoot = None,
+    config: opt.ConfigFile = None,
+) -> None:
+    """Score what was generated before. Examples:
+
+    cxrbench score runs/demo-findings/nearest-image-1a2b3c4d --metrics bleu:raw,meteor:raw
+
+    cxrbench score predictions.csv --task iu-findings-r2gen
+
+    cxrbench score predictions.jsonl --metrics bleu:r2gen --vocabulary words.txt --access open
+    """  # noqa: D415  (examples follow)
+    from cxrbench.score_run import Sources
+
+    words = opt.read_vocabulary(vocabulary) if vocabulary else None
+    named = opt.metric_names(metrics)
+    opt.check_scoring(named, replicates)
+    roots = opt.roots(reports, images, tables, annotations, demographics)
+    if what.is_dir():
+        from cxrbench.store import find_run
+
+        refused = {"--task": task, "--text": text, "--access": access, "--allow-partial": allow_partial or None}
+        for flag, value in refused.items():
+            if value is not None:
+                raise CxrbenchError(f"{flag} is for predictions files; a run folder knows its own", where=flag)
+        run = find_run(str(what))
+        sources = Sources(_train_of(run, config, roots), words)
+        finish(run, named, sources, replicates, json_output=json_output, out=out)
+        return
+    if not what.exists():
+        raise CxrbenchError("there is no such run folder or file", where=str(what), fix="cxrbench runs list")
+    if task is not None:
+        if access is not None or text is not None:
+            raise CxrbenchError("--access and --text come from the task", where=f"--task {task}", fix="leave them out")
+        samples, predictions, extra = _against_task(what, task, config, roots, allow_partial=allow_partial)
+    else:
+        samples, predictions, extra = _bare(what, text or "none", access or "credentialed")
+    if slices:
+        extra["slices"] = opt.metric_names(slices)
+    summary = _score_texts(samples, predictions, named, Sources(extra.pop("train"), words), replicates, extra)
+    _print(summary, out, named, json_output=json_output)
+    _exit_code(summary)
+
+
+def finish(
+    run: RunFolder,
+    named: list[str],
+    sources: Sources,
+    replicates: int,
+    *,
+    json_output: bool,
+    out: Path | None = None,
+) -> None:
+    """Score a run folder, print, and exit 3 when something required is missing."""
+    from cxrbench.cli.progress import stages
+    from cxrbench.score_run import score_run
+    from cxrbench.summary import Confidence
+
+    with stages() as report:
+        summary = score_run(run, named, sources, Confidence(replicates=replicates), report)
+    _print(summary, out, named, json_output=json_output)
+    if not json_output:
+        typer.echo(f"\nrun folder: {run.path}")
+    _exit_code(summary)
+
+
+def _named_only(summary: Mapping[str, Any], named: list[str]) -> dict[str, Any]:
+    """The summary with the metrics that were asked for now; what was scored earlier is named in a note."""
+    from cxrbench.scoring import make_metric
+
+    keys = {make_metric(name).key for name in named} or set(summary["metrics"])
+    earlier = [key for key in summary["metrics"] if key not in keys]
+    slices = {
+        name: {
+            group: {**entry, "metrics": {key: found for key, found in entry["metrics"].items() if key in keys}}
+            for group, entry in groups.items()
+        }
+        for name, groups in summary["slices"].items()
+    }
+    metrics = {key: values for key, values in summary["metrics"].items() if key in keys}
+    notes = [f"scored earlier, in summary.json: {', '.join(earlier)}"] if earlier else []
+    return {**summary, "metrics": metrics, "slices": slices, "notes": [*summary["notes"], *notes]}
+
+
+def _print(summary: Mapping[str, Any], out: Path | None, named: list[str], *, json_output: bool) -> None:
+    if out is not None:
+        from cxrbench.store import write_atomic
+
+        write_atomic(out, (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
+    if json_output:
+        typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
+        return
+    from cxrbench.cli.show import show_summary
+
+    show_summary(_named_only(summary, named))
+
+
+def _exit_code(summary: Mapping[str, Any]) -> None:
+    from cxrbench.summary import incomplete
+
+    missing = incomplete(summary)
+    if missing:
+        for line in missing:
+            typer.echo(f"incomplete: {line}", err=True)
+        broken = any(why["broken"] and why["required"] for why in summary["not_scored"].values())
+        raise typer.Exit(Exit.INFRASTRUCTURE if broken else Exit.UNDECIDED)
+
+
+def _train_of(run: RunFolder, config: Path | None, roots: Mapping[str, tuple[Path, ...]]) -> Any:
+    """Texts of the train split of the run's task, read only if a metric asks."""
+    from cxrbench.data.load import TaskData
+    from cxrbench.spec import TaskSpec
+
+    body = {key: value for key, value in run.manifest().task.items() if key != "run_notes"}
+    spec = TaskSpec.model_validate(body)
+    if spec.dataset.pool_split is None:
+        return None
+
+    def train() -> list[str]:
+        return [sample.target for sample in TaskData.find(spec, opt.load_config(config), roots).pool]
+
+    return train
+
+
+def _against_task(
+    file: Path, task: str, config: Path | None, roots: Mapping[str, tuple[Path, ...]], *, allow_partial: bool
+) -> tuple[list[Sample], dict[str, Prediction], dict[str, Any]]:
+    """References, patients and subgroups from a task; every sample of it must be answered or is counted."""
+    from cxrbench.data.load import TaskData, check_count, pool_note
+    from cxrbench.models.base import ModelOptions
+    from cxrbench.models.replay import Replay
+    from cxrbench.spec import find_task
+
+    spec = find_task(task)
+    data = TaskData.find(spec, opt.load_config(config), roots)
+    note = check_count(spec, len(data.samples.samples), allow_partial=allow_partial)
+    samples = list(data.samples.samples)
+    replay = Replay(ModelOptions(argument=str(file)))
+    predictions = replay.answers(samples)
+    coverage = replay.file.coverage([sample.sample_id for sample in samples])
+    notes = [note] if note else []
+    if coverage.surplus:
+        notes.append(f"{coverage.surplus} rows of {file.name} belong to no sample of the task")
+    train = (lambda: [sample.target for sample in data.pool]) if data.has_pool else None
+    extra = {
+        "train": train, "access": spec.access, "dataset": spec.dataset.name, "text": spec.text, "task": spec.name,
+        "model": f"replay:{file.name}", "notes": notes, "excluded": dict(data.samples.excluded),
+        "default": spec.metrics.required, "optional": spec.metrics.optional, "slices": spec.slices,
+        "n_task": len(samples), "n_full": spec.expected.n, "pool_note": lambda: pool_note(data),
+    }  # fmt: skip
+    return samples, predictions, extra
+
+
+def _bare(file: Path, text: str, access: str) -> tuple[list[Sample], dict[str, Prediction], dict[str, Any]]:
+    """References and patients from the file itself; rows without a reference are left out and counted."""
+    from cxrbench.data.text import normalise
+    from cxrbench.predictions_file import read_predictions
+    from cxrbench.types import Sample
+
+    if access not in ("open", "credentialed"):
+        raise CxrbenchError(f"--access cannot be {access!r}", fix="open or credentialed")
+    given = read_predictions(file)
+    if not given.has_references:
+        raise CxrbenchError(
+            "the file has no references", where=str(file),
+            fix="add a column `reference`, or --task TASK to take references from a task",
+        )  # fmt: skip
+    samples, predictions, empty = [], {}, 0
+    for row in given.rows:
+        reference = normalise(text, row.reference or "")
+        if not reference.strip():
+            empty += 1
+            continue
+        samples.append(Sample(row.sample_id, row.sample_id, row.patient_id, reference, subgroups=dict(row.subgroups)))
+        predictions[row.sample_id] = _answer(row.sample_id, row.prediction)
+    extra: dict[str, Any] = {
+        "train": None,
+        "access": access,
+        "dataset": None,
+        "text": text,
+        "model": file.name,
+        "notes": [],
+        "excluded": {"no reference": empty} if empty else {},
+    }
+    return samples, predictions, extra
+
+
+def _answer(sample_id: str, text: str) -> Prediction:
+    from cxrbench.types import EMPTY, OK, Prediction
+
+    return Prediction(sample_id, OK if text.strip() else EMPTY, text)
+
+
+def _score_texts(
+    samples: list[Sample],
+    predictions: dict[str, Prediction],
+    named: list[str],
+    sources: Sources,
+    replicates: int,
+    extra: dict[str, Any],
+) -> dict[str, Any]:
+    from cxrbench.cli.progress import stages
+    from cxrbench.score_run import score_pairs
+    from cxrbench.summary import Confidence
+
+    with stages() as report:
+        summary = score_pairs(
+            samples, predictions, named or list(extra.get("default", ())), sources, Confidence(replicates=replicates),
+            report, access=extra["access"], dataset=extra["dataset"], text=extra["text"],
+            optional=() if named else extra.get("optional", ()), slices=extra.get("slices", ()),
+        )  # fmt: skip
+    head: dict[str, Any] = {key: extra[key] for key in ("task", "model", "n_task", "n_full") if key in extra}
+    partial = extra["pool_note"]() if "pool_note" in extra else None  # known once a metric or a slice has read train
+    notes = [*extra["notes"], *([partial] if partial else []), *summary["notes"]]
+    return {**head, **summary, "excluded": extra["excluded"], "notes": notes}

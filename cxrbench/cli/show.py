@@ -1,0 +1,265 @@
+"""Tables for a terminal 100 columns wide, drawn from the same objects that `--json` prints."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+WIDTH = 100
+"""Columns used when the output is no terminal and COLUMNS does not say otherwise."""
+
+
+def console() -> Console:
+    """Standard output; 100 columns when it is a file or a pipe."""
+    from rich.console import Console
+
+    named = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()
+    return Console(width=None if named else WIDTH, highlight=False, soft_wrap=False, emoji=False, markup=False)
+
+
+def table(headings: Sequence[str], right: Sequence[int] = (), gap: int = 2) -> Table:
+    """A plain table; columns whose number is in `right` are right-aligned, `gap` spaces stand between columns."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD, padding=(0, gap, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
+    for index, heading in enumerate(headings):
+        numeric = index in right
+        made.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+    return made
+
+
+def whole(made: Table, *, names: bool = True) -> Table:
+    """Give numeric columns (and, unless `names` is False, the first) the width of their widest cell: none is cut."""
+    from rich.cells import cell_len
+
+    for number, column in enumerate(made.columns):
+        if column.justify == "right" or (names and number == 0):
+            cells = [str(cell) for cell in (column.header, *column.cells)]
+            column.no_wrap = True  # or the others would not give way to it
+            column.min_width = max(cell_len(line) for cell in cells for line in cell.splitlines() or [""])
+    return made
+
+
+COUNTED = frozenset({"count", "reports"})
+"""Units of whole numbers."""
+
+
+def figure(value: float | None, unit: str = "") -> str:
+    """A number for a table: four decimals for scores, fewer for large ones, a dash for 0/0.
+
+    >>> figure(0.17524345), figure(31.25), figure(None)
+    ('0.1752', '31.2', '-')
+    """
+    if value is None:
+        return "-"
+    if unit in COUNTED:
+        return f"{value:.0f}"
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def interval(ci: Sequence[float] | None, unit: str = "") -> str:
+    """An interval for a table."""
+    return "-" if ci is None else f"[{figure(ci[0], unit)}, {figure(ci[1], unit)}]"
+
+
+def signed(value: float | None) -> str:
+    """A difference with its sign."""
+    return "-" if value is None else f"{value:+.4f}"
+
+
+def rate(value: float) -> str:
+    """A rate with about three digits.
+
+    >>> rate(19918.4), rate(3.14159)
+    ('19,918', '3.14')
+    """
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def size(count: int | None) -> str:
+    """Bytes in a unit a person reads.
+
+    >>> size(3_221_225_472)
+    '3.0 GiB'
+    """
+    if not count:
+        return "-"
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.1f} {unit}" if unit != "B" else f"{amount:.0f} B"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
+
+
+ARROWS = {True: "↑", False: "↓", None: ""}
+
+
+def show_summary(summary: Mapping[str, Any]) -> None:
+    """A scored run: what it rests on, the scores, the slices, the speed, what was not scored."""
+    out = console()
+    title = " · ".join(str(summary[key]) for key in ("task", "model") if summary.get(key))
+    if title:
+        out.print(title, style="bold")
+    out.print(rests_on(summary))
+    for line in (*counted(summary), *summary.get("notes", ())):
+        out.print(f"  {line}")
+    out.print()
+    out.print(whole(_scores(summary)))
+    for line in (*further_lines(summary), *caution_lines(summary)):
+        out.print(line)
+    for key, why in summary["not_scored"].items():
+        out.print(f"not scored: {key}: {why['reason']}" + ("" if why["required"] else " (optional)"))
+    if summary["slices"]:
+        out.print()
+        out.print(whole(_slices(summary, out.width)))
+    if summary.get("speed", {}).get("reports"):
+        out.print()
+        for line in speed_lines(summary["speed"]):
+            out.print(line)
+
+
+def rests_on(summary: Mapping[str, Any]) -> str:
+    """One line: how many samples of how many, how many clusters."""
+    unit = summary["cluster_unit"]
+    who = f"{summary['clusters']} patients" if unit == "patient" else "no patient ids: samples are the clusters"
+    return f"scored {summary['n']} of {summary['n_expected']} samples{part_of(summary)}, {who}"
+
+
+def part_of(summary: Mapping[str, Any]) -> str:
+    """What the samples are a part of, where they are not the whole task: a limit, or data that are not all here."""
+    parts = []
+    if summary.get("limit") is not None:
+        parts.append(f"--limit {summary['limit']} of {summary['n_task']}")
+    full = summary.get("n_full")
+    if full is not None and full != summary["n_task"]:
+        parts.append(f"{summary['n_task']} here, {full} in the full task")
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
+def counted(summary: Mapping[str, Any]) -> list[str]:
+    """Lines that belong beside every score: distinct reports, outcomes, exclusions, cut texts."""
+    lines = [line for line in (distinct_line(summary),) if line]
+    other = {key: count for key, count in summary["outcomes"].items() if key != "ok"}
+    if other:
+        lines.append("outcomes: " + ", ".join(f"{count} {key}" for key, count in summary["outcomes"].items()))
+    if "no_decoder" in other:
+        lines.append("no_decoder: pip install 'cxrbench[dicom]', then repeat the command")
+    if summary.get("excluded"):
+        lines.append("left out: " + ", ".join(f"{count} {why}" for why, count in summary["excluded"].items()))
+    if summary["truncated_share"] is not None:
+        lines.append(f"cut off by the length cap: {summary['truncated_share']:.1%} of reports")
+    return lines
+
+
+def distinct_line(summary: Mapping[str, Any]) -> str:
+    """How many different reports a model wrote: a constant one can score well on words."""
+    found = summary["metrics"].get("distinct:exact")
+    if not found:
+        return ""
+    mine, theirs = found["distinct_count"]["value"], found["reference_distinct_count"]["value"]
+    return f"distinct reports: {mine:.0f} of {summary['n']}, where the references have {theirs:.0f}"
+
+
+ROWS = 4
+"""Values of one metric that get a row of their own; further ones share a line."""
+
+
+def rows_of(values: Mapping[str, Any]) -> list[str]:
+    """Names that get a row, primary ones first; a figure of the references stands beside that of the predictions."""
+    names = [name for name in values if not name.startswith("reference_")]
+    return names if len(names) <= ROWS else sorted(names, key=lambda name: not values[name]["primary"])[:ROWS]
+
+
+def _scores(summary: Mapping[str, Any]) -> Table:
+    level = summary["ci_level"]
+    made = table(["metric", "value", f"{level:.0%} interval" if level else "interval", "scored", ""], right=(1, 2, 3))
+    for key, values in summary["metrics"].items():
+        for number, name in enumerate(rows_of(values)):
+            entry = values[name]
+            reference = values.get(f"reference_{name}")
+            beside = f"ref. {figure(reference['value'], reference['unit'])}" if reference else ""
+            made.add_row(
+                f"{key if number == 0 else '':<16} {name}",
+                figure(entry["value"], entry["unit"]),
+                interval(entry["ci"], entry["unit"]),
+                f"{entry['n']}" + (f" ({entry['failed']} failed)" if entry["failed"] else ""),
+                ARROWS[entry["higher_is_better"]] or beside,
+            )
+    return made
+
+
+def further_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Values that got no row, several to a line: per-label figures and the like."""
+    lines = []
+    for key, values in summary["metrics"].items():
+        rest = [name for name in values if not name.startswith("reference_") and name not in rows_of(values)]
+        if rest:
+            lines.append(f"{key}: " + ", ".join(f"{name} {figure(values[name]['value'])}" for name in rest))
+    return lines
+
+
+def caution_lines(summary: Mapping[str, Any]) -> list[str]:
+    """What a reader must know of an interval (few patients, none at all), once per note."""
+    noted: dict[str, list[str]] = {}
+    for key, values in summary["metrics"].items():
+        for name in rows_of(values):
+            entry = values[name]
+            if entry.get("note") and (entry["ci"] is None or "covers less" in entry["note"]):
+                noted.setdefault(entry["note"], []).append(f"{key} {name}")
+    return [f"interval of {', '.join(where)}: {note}" for note, where in noted.items()]
+
+
+def _slices(summary: Mapping[str, Any], width: int) -> Table:
+    """Slices in rows, primary values in columns: as many as the terminal has room for."""
+    first = next(iter(summary["slices"].values()))
+    numbers = [
+        (key, name) for group in list(first.values())[:1] for key, values in group["metrics"].items() for name in values
+    ]
+    room = width - max(len(f"{name} = {group}") for name, groups in summary["slices"].items() for group in groups) - 14
+    shown: list[tuple[str, str]] = []
+    used = 0
+    for key, name in numbers:
+        used += max(len(key), len(name), 6) + 3
+        if shown and used > room:
+            break
+        shown.append((key, name))
+    made = table(["slice", "scored", *(f"{key}\n{name}" for key, name in shown)], right=range(1, 2 + len(shown)))
+    for name, groups in summary["slices"].items():
+        for group, entry in groups.items():
+            cells = [figure(entry["metrics"].get(key, {}).get(value, {}).get("value")) for key, value in shown]
+            counts = [values["n"] for metric in entry["metrics"].values() for values in metric.values()]
+            scored = min(counts, default=0)
+            many = str(entry["n"]) if scored == entry["n"] else f"{scored} of {entry['n']}"
+            made.add_row(f"{name} = {group}", many, *cells)
+    return made
+
+
+def speed_lines(speed: Mapping[str, Any]) -> list[str]:
+    """Two or three lines on speed and memory."""
+    if not speed.get("reports_per_s"):
+        return []
+    first = f"speed: {rate(speed['reports_per_s'])} reports/s over {speed['seconds']:.2g} s"
+    if speed.get("segments", 1) > 1:
+        first += f" in {speed['segments']} parts"
+    if "latency_p50" in speed:
+        first += f"; latency p50 {1000 * speed['latency_p50']:.0f} ms"
+    if "latency_p90" in speed:
+        first += f", p90 {1000 * speed['latency_p90']:.0f} ms"
+    stages = [
+        f"{name.replace('_', ' ')} {1000 * speed[f'{name}_mean']:.1f} ms/sample"
+        for name in ("image_read", "preprocess")
+        if f"{name}_mean" in speed
+    ]
+    stages += [f"{n} {speed[f'{n}_seconds']:.1f} s" for n in ("encode", "prefill", "decode") if f"{n}_seconds" in speed]
+    memory = f"peak memory {size(speed.get('peak_rss'))}"
+    if speed.get("peak_device_memory"):
+        memory += f", device {size(speed['peak_device_memory'])}"
+    return [first, *("       " + line for line in ("; ".join(stages), memory) if line)]

@@ -1,0 +1,201 @@
+"""What a run is, decided before anything is answered: its identity, its samples, its batches. No metric, no torch.
+
+Everything that changes a text is in the identity, and nothing else: equal identities share a run folder. What may
+change without changing a text (patients, labels, subgroups, slices, metrics) is renewed in the folder instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrbench.data.images import RULES
+from cxrbench.data.samples import clusters_of, has_patients, take
+from cxrbench.errors import CxrbenchError
+from cxrbench.models.generation import refuse
+from cxrbench.types import Generation, Image, Manifest, Request, RequestKind, Sample
+
+if TYPE_CHECKING:
+    from cxrbench.data.load import TaskData
+    from cxrbench.models.base import Model
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What the caller decides about a run; everything else comes from the task and the model."""
+
+    limit: int | None = None
+    seed: int = 0
+    inputs: str = "task"
+    batch_size: int | None = None
+    workers: int = 2
+    generation: Mapping[str, Any] | None = None
+    pixels: Mapping[str, Any] | None = None
+    """What was done to the images before the model sees them (a reduced image cache), for the identity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run before it starts: what it is, which samples it answers, in which batches."""
+
+    manifest: Manifest
+    samples: tuple[Sample, ...]
+    selected: frozenset[str]
+    batches: tuple[tuple[Request, ...], ...]
+
+    @property
+    def chosen(self) -> tuple[Sample, ...]:
+        """The samples to answer, in data-set order."""
+        return tuple(sample for sample in self.samples if sample.sample_id in self.selected)
+
+
+def sample_seed(seed: int, sample_id: str) -> int:
+    """A 63-bit seed for one sample.
+
+    >>> sample_seed(0, "s1") == sample_seed(0, "s1") != sample_seed(1, "s1")
+    True
+    """
+    return int.from_bytes(hashlib.sha256(f"{seed}\0{sample_id}".encode()).digest()[:8], "big") >> 1
+
+
+def generation_settings(task: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> Generation:
+    """The task's generation settings with those of the command line on top.
+
+    Raises:
+        CxrbenchError: a key that is not a generation setting, or a value that is no number.
+    """
+    merged = {**task, **(overrides or {})}
+    known = Generation.__dataclass_fields__
+    for key in merged:
+        if key not in known:
+            raise CxrbenchError(f"{key!r} is not a generation setting", fix=f"one of: {', '.join(known)}")
+        kinds = (int,) if isinstance(known[key].default, int) else (int, float)
+        if isinstance(merged[key], bool) or not isinstance(merged[key], kinds):
+            wanted = "a whole number" if kinds == (int,) else "a number"
+            raise CxrbenchError(f"{key} must be {wanted}, not {merged[key]!r}", where="generation settings")
+    made = replace(Generation(), **merged)
+    refuse(made)
+    return made
+
+
+def request_kind(task_kind: str) -> RequestKind:
+    """What a task of this kind asks of a model."""
+    return {"choice": "score_options", "retrieval": "embed_image"}.get(task_kind, "generate")  # type: ignore[return-value]
+
+
+def cut(requests: Sequence[Request], cost: Callable[[Request], int], size: int) -> tuple[tuple[Request, ...], ...]:
+    """Sort by cost, longest first (what does not fit in memory fails early), ties by sample id, and cut."""
+    ordered = sorted(requests, key=lambda each: (-cost(each), each.sample_id))
+    return tuple(tuple(ordered[start : start + size]) for start in range(0, len(ordered), size))
+
+
+def plan_run(data: TaskData, model: Model, settings: RunSettings) -> Plan:
+    """Decide everything about a run without answering anything.
+
+    Raises:
+        CxrbenchError: the model cannot do what the task asks, or a setting is wrong.
+    """
+    spec = data.spec
+    kind = request_kind(spec.kind)
+    if kind not in model.kinds:
+        raise CxrbenchError(
+            f"{model.card.name} cannot answer {kind!r}, which {spec.name} asks",
+            fix=f"a task of another kind; {model.card.name} answers: {', '.join(sorted(model.kinds))}",
+        )
+    found = data.samples
+    limit = settings.limit if settings.limit is not None and settings.limit < len(found.samples) else None
+    selected = take(found.samples, limit)
+    generation = generation_settings(spec.generation, settings.generation)
+    requests = [
+        model.request(_offered(sample, settings.inputs), kind, generation, sample_seed(settings.seed, sample.sample_id))
+        for sample in found.samples
+        if sample.sample_id in selected
+    ]
+    size = settings.batch_size or model.batch_size
+    identity: dict[str, Any] = {
+        "task": {"name": spec.name, "version": spec.version, "hash": spec.hash},
+        "data": found.fingerprint,
+        "model": model.identity(),
+        "generation": asdict(generation),
+        "inputs": settings.inputs,
+        "seed": settings.seed,
+        "limit": limit,
+    }
+    if model.consumes & {"image", "images"}:
+        identity["images"] = {"rules": RULES, **(settings.pixels or {})}
+    if model.needs_pool:
+        looks = bool(model.consumes & {"image", "images"})
+        identity["pool"] = pool_hash(data.pool, with_images=looks)
+    manifest = Manifest(
+        format=1,
+        identity=identity,
+        access=spec.access,
+        n_expected=len(selected),
+        clusters=len(
+            {c for c, s in zip(clusters_of(found.samples), found.samples, strict=True) if s.sample_id in selected}
+        ),
+        patient_ids=has_patients(found.samples),
+        batch_size=size,
+        task=spec.model_dump(mode="json"),
+        excluded=found.excluded,
+    )
+    return Plan(manifest, found.samples, selected, cut(requests, model.cost, size))
+
+
+def _offered(sample: Sample, inputs: str) -> Sample:
+    """`image`: every model alike gets the images and nothing else; `task`: what the task offers."""
+    return replace(sample, sections={}) if inputs == "image" else sample
+
+
+def pool_hash(pool: Sequence[Sample], *, with_images: bool) -> str:
+    """16 hex digits over the train split's ids and texts, and the sizes of its image files when a model looks at them.
+
+    Sizes, not contents: a train split has hundreds of thousands of images, and a replaced set of images (another
+    resolution, another format) changes nearly every size.
+    """
+    digest = hashlib.sha256()
+    for sample in pool:
+        sizes = [_size(image.path) for image in sample.images] if with_images else []
+        digest.update(hashlib.sha256("\0".join([sample.sample_id, sample.target, *sizes]).encode()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _size(path: str) -> str:
+    try:
+        return str(Path(path).stat().st_size)
+    except OSError:
+        return path if path.startswith("phantom:") else "missing"
+
+
+ENDS = 4096
+"""Bytes read at each end of an image file to name its content."""
+
+
+def pixel_key(images: Sequence[Image]) -> str | None:
+    """Name the content of image files: 16 hex digits over size, first and last 4 KiB of each; None without images.
+
+    Two reads of a file that is about to be decoded anyway. Another resolution, format or export of the same picture
+    differs in its header and in its last bytes. A missing file has a key of its own, so that its return is noticed.
+    """
+    if not images:
+        return None
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(hashlib.sha256(_ends(image.path)).digest())
+    return digest.hexdigest()[:16]
+
+
+def _ends(path: str) -> bytes:
+    if path.startswith("phantom:"):
+        return path.encode()
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(ENDS)
+            size = file.seek(0, 2)
+            file.seek(max(0, size - ENDS))
+            return str(size).encode() + head + file.read(ENDS)
+    except OSError:
+        return b"missing"

@@ -1,0 +1,231 @@
+"""What a run came to, as one JSON object: `--json` prints it, summary.json is the same, tables are drawn from it.
+
+Values are unrounded. Beside every score stands how many of how many samples it rests on; beside every speed, how it
+was measured. No torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cxrbench.data.samples import clusters_of, has_patients
+from cxrbench.scoring import unwatched
+from cxrbench.stats import Interval, Table, bootstrap, point
+from cxrbench.types import Access, BatchTiming, Prediction, Sample
+
+if TYPE_CHECKING:
+    from cxrbench.scoring import Progress, Scored
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """How intervals are made. `replicates` 0: none are made."""
+
+    level: float = 0.95
+    method: str = "bca"
+    replicates: int = 10_000
+    seed: int = 0
+
+
+def number(value: float) -> float | None:
+    """JSON has no NaN: a value that is 0/0 becomes null."""
+    return None if math.isnan(value) else value
+
+
+def metric_entry(scored: Scored, intervals: Mapping[str, Interval], values: Mapping[str, float]) -> dict[str, Any]:
+    """The numbers of one metric: value name -> value, interval, n, failed, signature, direction."""
+    out = {}
+    for name, value in values.items():
+        about = scored.metric.values.get(name)
+        found = intervals.get(name)
+        with_interval = found is not None and found.low is not None and (about is None or about.interval)
+        out[name] = {
+            "value": number(value),
+            "ci": [found.low, found.high] if with_interval and found is not None else None,
+            "ci_method": found.method if with_interval and found is not None else "none",
+            "n": scored.n,
+            "failed": scored.failed,
+            "signature": scored.signature,
+            "higher_is_better": about.higher_is_better if about is not None else None,
+            "unit": about.unit if about is not None else "",
+            "primary": about.primary if about is not None else False,
+        }
+        if found is not None and found.note:
+            out[name]["note"] = found.note
+    return out
+
+
+def metric_entries(
+    results: Sequence[Scored], clusters: Sequence[str], confidence: Confidence, progress: Progress = unwatched
+) -> dict[str, dict[str, Any]]:
+    """Numbers and intervals of all metrics that were scored, from the same resampled patients."""
+    tables = {each.metric.key: Table(each.rows(), each.metric) for each in results if each.statistics is not None}
+    by_key = {each.metric.key: each for each in results}
+    resampled = {
+        key: table for key, table in tables.items() if any(v.interval for v in by_key[key].metric.values.values())
+    }
+    intervals: dict[str, dict[str, Interval]] = {}
+    if confidence.replicates and resampled:
+        method: Any = confidence.method
+        intervals = bootstrap(
+            resampled, clusters, method=method, level=confidence.level, replicates=confidence.replicates,
+            seed=confidence.seed, progress=partial(progress, "resampling"),
+        )  # fmt: skip
+    entries = {}
+    for key, table in tables.items():
+        scored_only = table.take(table.scored)
+        entries[key] = metric_entry(by_key[key], intervals.get(key, {}), point(scored_only))
+    return entries
+
+
+def slice_entries(
+    samples: Sequence[Sample],
+    results: Sequence[Scored],
+    slices: Sequence[str],
+    confidence: Confidence,
+    progress: Progress = unwatched,
+) -> dict[str, dict[str, Any]]:
+    """The primary numbers within each subgroup the task tabulates: slice -> group -> n, clusters, metrics."""
+    out: dict[str, dict[str, Any]] = {}
+    scored = [each for each in results if each.statistics is not None]
+    clusters = clusters_of(samples)
+    for position, name in enumerate(slices):
+        progress("slices", position, len(slices))
+        groups: dict[str, list[int]] = defaultdict(list)
+        for i, sample in enumerate(samples):
+            groups[sample.subgroups.get(name, "unknown")].append(i)
+        out[name] = {
+            group: _slice_entry([clusters[i] for i in index], scored, index, confidence)
+            for group, index in sorted(groups.items())
+        }
+    return out
+
+
+def _slice_entry(
+    clusters: Sequence[str], scored: Sequence[Scored], index: Sequence[int], confidence: Confidence
+) -> dict[str, Any]:
+    tables = {each.metric.key: Table(each.rows()[list(index)], each.metric) for each in scored}
+    intervals = {}
+    if confidence.replicates:
+        # Percentile and a tenth of the replicates: a table of subgroups is for orientation, not for a verdict.
+        additive = {key: table for key, table in tables.items() if table.metric.additive}
+        intervals = bootstrap(
+            additive, clusters, method="percentile", level=confidence.level,
+            replicates=max(100, confidence.replicates // 10), seed=confidence.seed,
+        )  # fmt: skip
+    metrics: dict[str, dict[str, Any]] = {}
+    for each in scored:
+        table = tables[each.metric.key]
+        values = point(table.take(table.scored))
+        metrics[each.metric.key] = {}
+        for name, about in each.metric.values.items():
+            if about.primary and name in values:
+                found = intervals.get(each.metric.key, {}).get(name)
+                ci = [found.low, found.high] if found is not None and found.low is not None and about.interval else None
+                n = int(table.scored.sum())
+                metrics[each.metric.key][name] = {"value": number(values[name]), "ci": ci, "n": n}
+    return {"n": len(index), "clusters": len(set(clusters)), "metrics": metrics}
+
+
+def speed_entry(
+    predictions: Sequence[Prediction], batches: Sequence[BatchTiming], machine: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Speed of the run by the definitions of docs/speed.md; stages that overlap are never summed.
+
+    reports_per_s = reports / wall time of the measured windows, a window running from the first image read of a
+    segment to the last text decoded in it; reports of a batch without a time do not count. Latencies are per sample,
+    as the model measured them. Stage times are wall seconds of all batches together (encode, prefill, decode), or means
+    per sample (image_read, preprocess).
+    """
+    windows: dict[int, float] = {}
+    for batch in batches:
+        windows[batch.segment] = max(windows.get(batch.segment, 0.0), batch.ended or 0.0)
+    seconds = sum(windows.values())
+    # A process killed between writing the rows of a batch and its time leaves reports whose time nobody knows.
+    timed = {batch.batch for batch in batches}
+    reports = [row for row in predictions if not row.failed and row.batch in timed]
+    entry: dict[str, Any] = {"reports": len(reports), "seconds": seconds, "segments": len(windows)}
+    if seconds > 0:
+        words = sum(len((row.text or "").split()) for row in reports)
+        entry |= {"reports_per_s": len(reports) / seconds, "words_per_s": words / seconds}
+        tokens = [row.output_tokens for row in reports if row.output_tokens is not None]
+        if tokens:
+            entry |= {"tokens_per_s": sum(tokens) / seconds, "tokens_per_report": sum(tokens) / len(tokens)}
+    latencies = sorted(row.times["latency"] for row in reports if "latency" in row.times)
+    if latencies:
+        entry["latency_p50"] = float(np.quantile(latencies, 0.5))
+        if len(latencies) >= 100:
+            entry["latency_p90"] = float(np.quantile(latencies, 0.9))
+    for stage in ("image_read", "preprocess"):
+        known = [row.times[stage] for row in predictions if stage in row.times]
+        if known:
+            entry[f"{stage}_mean"] = sum(known) / len(known)
+    for stage in ("encode", "prefill", "decode"):
+        wall = [getattr(batch, stage) for batch in batches if getattr(batch, stage) is not None]
+        if wall:
+            entry[f"{stage}_seconds"] = sum(wall)
+    entry["peak_rss"] = max((batch.peak_rss or 0 for batch in batches), default=0) or None
+    entry["peak_device_memory"] = max((batch.peak_memory or 0 for batch in batches), default=0) or None
+    entry["machine"] = {
+        key: machine[key] for key in ("cpus", "device", "dtype", "engine", "packages") if key in machine
+    }
+    return entry
+
+
+def summarise(
+    samples: Sequence[Sample],
+    predictions: Mapping[str, Prediction],
+    results: Sequence[Scored],
+    *,
+    access: Access,
+    slices: Sequence[str] = (),
+    confidence: Confidence = Confidence(),
+    progress: Progress = unwatched,
+) -> dict[str, Any]:
+    """The summary without what only a run folder knows (task, model, speed): see `score_run`."""
+    answered = [predictions[s.sample_id] for s in samples if s.sample_id in predictions]
+    clusters = clusters_of(samples)
+    outcomes = Counter(row.outcome for row in answered)
+    reported = {row.sample_id for row in answered if not row.failed}
+    cut = [row for row in answered if row.finish_reason in ("stop", "length")]
+    return {
+        "n": sum(not row.failed for row in answered),
+        "n_expected": len(samples),
+        "clusters": len({c for c, s in zip(clusters, samples, strict=True) if s.sample_id in reported}),
+        "cluster_unit": "patient" if has_patients(samples) else "sample",
+        "access": access,
+        "ci_level": confidence.level if confidence.replicates else None,
+        "ci_method": f"{confidence.method}, cluster bootstrap" if confidence.replicates else "none",
+        "replicates": confidence.replicates,
+        "outcomes": dict(sorted(outcomes.items())),
+        "truncated_share": sum(row.finish_reason == "length" for row in cut) / len(cut) if cut else None,
+        "metrics": metric_entries(results, clusters, confidence, progress),
+        "not_scored": {
+            each.metric.key: {"reason": each.reason, "required": each.required, "broken": each.broken}
+            for each in results
+            if each.reason
+        },
+        "required": [each.metric.key for each in results if each.required],
+        "slices": slice_entries(samples, results, slices, confidence, progress),
+    }
+
+
+def incomplete(summary: Mapping[str, Any]) -> list[str]:
+    """Why the result is not complete: required metrics without a score, samples without an answer."""
+    lines = [f"{key}: {why['reason']}" for key, why in summary["not_scored"].items() if why["required"]]
+    if summary["n_expected"]:
+        for key in summary["required"]:
+            values = summary["metrics"].get(key, {})
+            if values and not any(entry["n"] for entry in values.values()):
+                lines.append(f"{key}: not one of {summary['n_expected']} samples could be scored")
+    missing = summary["n_expected"] - sum(summary["outcomes"].values())
+    if missing:
+        lines.append(f"{missing} of {summary['n_expected']} samples are not answered yet")
+    return lines
