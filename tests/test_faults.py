@@ -1,0 +1,377 @@
+"""What happens to real runs: killed, torn, no room, no permission, two at once. Nothing may be lost.
+
+Every test types a command. Where a process must die at a given moment, it is a real process that kills itself there.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cxrbench.store import RunFolder
+from tests import commands
+from tests.commands import answers, metrics, rows, small_run
+from tests.small_task import write_small
+
+HARD_LIMIT = 120
+"""Seconds after which a process counts as hanging."""
+
+
+cli = commands.cli
+
+
+# Killed
+
+
+def start(*words):
+    command = [sys.executable, "-m", "cxrbench", *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def end(child):
+    """Exit code and standard error of a process that must come to its end."""
+    _, said = child.communicate(timeout=HARD_LIMIT)
+    return child.returncode, said
+
+
+def size(file):
+    return file.stat().st_size if file.exists() else 0
+
+
+def wait_for(ready, child):
+    """Look without a pause until `ready()` or the process has ended."""
+    begun = time.monotonic()
+    while not ready() and child.poll() is None:
+        assert time.monotonic() - begun < HARD_LIMIT, "the process hangs"
+
+
+COMPLETE = "note: every sample was answered before; nothing was generated or timed now\n"
+
+
+def test_a_run_killed_again_and_again_equals_one_that_was_not(tmp_path):
+    words = ("run", "--model", "random-report", "--task", write_small(tmp_path), "--batch-size", 1, "--replicates", 0)
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    assert end(start(*words, "--out", whole)) == (0, "")
+    file, killed = run / "predictions/0000.jsonl", 0
+    for wanted in (1, 6, 12, 24):
+        child = start(*words, "--out", run)
+        wait_for(lambda wanted=wanted: file.exists() and file.read_bytes().count(b"\n") >= wanted, child)
+        child.kill()
+        killed += end(child)[0] == -signal.SIGKILL
+        before = file.read_bytes()
+        assert before.count(b"\n") >= wanted
+    assert killed
+    code, said = end(start(*words, "--out", run))
+    assert code == 0
+    assert said in ("", COMPLETE)
+    assert file.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
+    assert answers(run) == answers(whole)
+    assert metrics(run) == metrics(whole)
+
+
+DYING = """
+import os, signal, sys
+from pathlib import Path
+from cxrbench.cli import main
+
+def arm(at):
+    seen = 0
+    fsync, replace = os.fsync, Path.replace
+    def moment(handle):
+        nonlocal seen
+        seen += 1
+        if seen == at:
+            if handle is not None and at // 2 % 2:
+                os.ftruncate(handle, max(os.fstat(handle).st_size - 5, 0))
+            os.kill(os.getpid(), signal.SIGKILL)
+    def dying_fsync(handle):
+        moment(handle)
+        fsync(handle)
+    def dying_replace(self, target):
+        moment(None)
+        return replace(self, target)
+    os.fsync, Path.replace = dying_fsync, dying_replace
+
+def command(out):
+    sys.argv = ["cxrbench", "run", "--out", out, *words]
+    try:
+        main.run()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+def once(out, at):
+    child = os.fork()
+    if child == 0:
+        arm(at)
+        os._exit(command(out))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+place, first, last, words = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
+if command(str(place / "whole")) != 0:  # in this process, so that its copies find everything imported
+    sys.exit("the uninterrupted run failed")
+for at in range(first, last):
+    out = place / f"killed-{at}"
+    if once(str(out), at) != -signal.SIGKILL:
+        break
+    file = out / "predictions" / "0000.jsonl"
+    kept = file.read_bytes() if file.exists() else b""
+    if once(str(out), 0) != 0:
+        sys.exit(f"killed at moment {at}, the same command fails")
+    if not file.read_bytes().startswith(kept[: kept.rfind(b"\\n") + 1]):
+        sys.exit(f"killed at moment {at}, a row that was written is gone")
+"""
+"""Runs a command to its end, then again and again in new folders, killed at the first, second, ... moment at which it
+forces a file to disk or renames one, and each time once more to its end. At every other pair of moments the line that
+was being written is torn as well. Arguments: folder, first and last moment, words of the command."""
+
+
+def die_at_every_moment(place, first, last, *words):
+    command = [sys.executable, "-c", DYING, str(place), str(first), str(last), *map(str, words)]
+    # One thread: a pool of threads that exists before a fork is dead after it.
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HARD_LIMIT, env=alone)
+    assert done.returncode == 0, done.stderr
+    return sorted(place.glob("killed-*"))
+
+
+def test_a_kill_at_any_moment_between_two_writes_loses_nothing(tmp_path):
+    """Manifest, samples, rows, times, contexts, scores and summary: each is killed half-made once."""
+    task = write_small(tmp_path, test=6)
+    killed = die_at_every_moment(
+        tmp_path, 1, 100, "--model", "random-report", "--task", task, "--batch-size", 2, "--replicates", 0
+    )
+    assert len(killed) > 15
+    for run in killed:
+        assert answers(run) == answers(tmp_path / "whole"), run.name
+        assert metrics(run) == metrics(tmp_path / "whole"), run.name
+        assert not list(run.glob("**/*.part")), run.name
+
+
+def test_a_sampling_model_killed_in_the_middle_writes_the_same_texts(tmp_path):
+    from tests.tiny_llava import make
+
+    task = write_small(tmp_path, test=6)
+    words = ("--model", f"hf:{make(tmp_path / 'tiny')}", "--device", "cpu", "--batch-size", 2, "--replicates", 0)
+    sampling = ("--set", "temperature=0.8", "--set", "max_new_tokens=12")
+    (run,) = die_at_every_moment(tmp_path, 9, 10, "--task", task, *words, *sampling)
+    assert answers(run) == answers(tmp_path / "whole")
+    assert len(json.loads((run / "manifest.json").read_text())["circumstances"]) == 2
+    assert len({row["text"] for row in rows(run)}) > 1
+    # Killed between the rows of a batch and its time: these reports have no speed.
+    timed = {json.loads(line)["batch"] for line in (run / "batches/0000.jsonl").read_text().splitlines()}
+    assert len(timed) == 2
+    assert json.loads((run / "summary.json").read_text())["speed"]["reports"] == 4
+
+
+def test_a_torn_last_line_is_said_by_score_and_mended_by_run(cli, tmp_path):
+    run, words = small_run(cli, tmp_path)
+    file, whole = run / "predictions/0000.jsonl", answers(run)
+    file.write_bytes(file.read_bytes()[:-30])
+    code, _, err = cli("score", run, "--replicates", 0)
+    assert code == 3
+    assert "1 of 24 samples are not answered yet" in err
+    assert cli(*words)[0] == 0
+    assert answers(run) == whole
+
+
+@pytest.mark.parametrize("damage", [b"{{{\n", b"5\n", b"\0" * 40 + b"\n", b'{"outcome": "ok"}\n'])
+def test_a_damaged_row_is_named_with_what_to_do(cli, tmp_path, damage):
+    run, words = small_run(cli, tmp_path)
+    file, whole = run / "predictions/0000.jsonl", answers(run)
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([*lines[:7], damage, *lines[8:]]))
+    code, _, err = cli(*words)
+    assert code == 4
+    assert "row is damaged" in err
+    assert "0000.jsonl, line 8" in err
+    assert "delete that line" in err
+    file.write_bytes(b"".join([*lines[:7], *lines[8:]]))
+    assert cli(*words)[0] == 0
+    assert answers(run) == whole
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"format": 1}'])
+def test_a_damaged_manifest_is_named(cli, tmp_path, damage):
+    run, words = small_run(cli, tmp_path)
+    assert cli("run", "--model", "always-normal", "--task", "small.yaml", "--replicates", 0)[0] == 0
+    (run / "manifest.json").write_text(damage)
+    for call in (words, ("score", run)):
+        code, _, err = cli(*call)
+        assert code == 4
+        assert "the manifest is damaged" in err
+        assert "restore it from a copy, or start again with --out DIR" in err
+    code, out, _ = cli("runs", "list")
+    assert code == 0
+    assert "the manifest is damaged" in out
+    assert "always-normal" in out
+    assert "24/24" in out
+
+
+def test_a_damaged_summary_or_context_is_named_and_scoring_mends_it(cli, tmp_path):
+    run, _ = small_run(cli, tmp_path)
+    whole = metrics(run)
+    (run / "summary.json").write_text('{"n": 24, "met')
+    code, _, err = cli("runs", "show", run)
+    assert code == 4
+    assert "the summary is damaged" in err
+    assert f"cxrbench score {run}" in err
+    context = run / "contexts/cider.raw.json"
+    context.write_text(context.read_text()[:50])
+    code, _, err = cli("score", run, "--replicates", 0)
+    assert code == 4
+    assert "a stored context is damaged" in err
+    assert "delete cider.raw.json and score again" in err
+    context.unlink()
+    assert cli("score", run, "--replicates", 0)[0] == 0
+    assert metrics(run) == whole
+
+
+# No room, no permission, two at once
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A real file system of 400 KiB, where the machine lets us mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)], capture_output=True).returncode:
+        pytest.skip("mounting a small file system is not allowed here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("room", [0, 4096, 8192, 24576, 40960, 65536])
+def test_a_disk_that_fills_up_anywhere_is_said_and_the_run_goes_on_with_room(cli, tmp_path, disk, room):
+    whole, words = small_run(cli, tmp_path)
+    words = [*words[:-1], disk / "run"]
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(b"\0" * 4096)
+    os.truncate(ballast, size(ballast) // 4096 * 4096 - room)
+    code, _, err = cli(*words)
+    assert code == 4
+    assert "the disk is full; everything written so far is kept" in err
+    assert "repeat the same command" in err
+    ballast.unlink()
+    assert cli(*words)[0] == 0
+    assert answers(disk / "run") == answers(whole)
+    assert metrics(disk / "run") == metrics(whole)
+
+
+LIMITED = """
+import resource, sys
+from cxrbench.cli import main
+limit = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+main.run()
+"""
+
+
+def test_a_file_that_may_not_grow_keeps_whole_rows(cli, tmp_path):
+    """The kernel takes part of a row and refuses the rest, as a full disk does; this needs no right to mount."""
+    words = ("run", "--task", write_small(tmp_path), "--batch-size", 1, "--replicates", 0)
+    assert cli(*words, "--model", "random-report", "--out", "made")[0] == 0
+    # Long answers, so that no other file of the run comes near the limit.
+    given = [{"sample_id": row["sample_id"], "prediction": row["text"] * 20} for row in rows(tmp_path / "made")]
+    (tmp_path / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given))
+    run = tmp_path / "run"
+    words = (*words, "--model", "replay:long.jsonl", "--out", run)
+    assert cli(*words)[0] == 0
+    file, whole = run / "predictions/0000.jsonl", answers(run)
+    lines = file.read_bytes().splitlines(keepends=True)
+    kept = 12
+    assert len(b"".join(lines[:kept])) > max(size(each) for each in run.glob("**/*") if each != file)
+    file.write_bytes(b"".join(lines[:kept]))
+    limit = len(b"".join(lines[: kept + 2])) + 100
+    done = subprocess.run([sys.executable, "-c", LIMITED, str(limit), *map(str, words)], capture_output=True, text=True)
+    assert done.returncode == 4
+    assert "a file cannot be written: File too large" in done.stderr
+    assert file.read_bytes().startswith(b"".join(lines[:kept]))
+    assert file.read_bytes().endswith(b"}\n")
+    assert kept < len(answers(run)) < len(lines)
+    assert cli(*words)[0] == 0
+    assert answers(run) == whole
+
+
+@pytest.fixture
+def read_only(tmp_path, request):
+    """A folder in which nothing can be written."""
+    if os.geteuid() == 0:  # root may write into a folder without write permission
+        place = request.getfixturevalue("disk")
+        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+        yield place
+        return
+    place = tmp_path / "closed"
+    place.mkdir(mode=0o500)
+    yield place
+    place.chmod(0o700)
+
+
+def test_a_read_only_place_is_named_before_a_single_answer(cli, tmp_path, read_only):
+    words = ("run", "--model", "random-report", "--task", write_small(tmp_path), "--replicates", 0)
+    for out in (read_only / "run", read_only):
+        code, _, err = cli(*words, "--out", out)
+        assert code == 4
+        assert "the folder cannot be written" in err
+        assert str(out) in err
+        assert "--out DIR in a writable folder" in err
+
+
+def test_a_second_process_on_one_folder_is_refused_and_the_first_is_not_disturbed(tmp_path):
+    task = write_small(tmp_path, test=60)
+    words = ("run", "--model", "random-report", "--task", task, "--batch-size", 1, "--replicates", 0)
+    run = tmp_path / "run"
+    first = start(*words, "--out", run)
+    try:
+        wait_for(lambda: size(run / "predictions/0000.jsonl"), first)
+        first.send_signal(signal.SIGSTOP)
+        before = {file: file.read_bytes() for file in run.glob("**/*") if file.is_file()}
+        code, said = end(start(*words, "--out", run))
+        assert code == 4
+        assert f"another process (pid {first.pid}) is writing this run" in said
+        assert "wait for it, or stop it and repeat the command" in said
+        assert {file: file.read_bytes() for file in run.glob("**/*") if file.is_file()} == before
+    finally:
+        first.send_signal(signal.SIGCONT)
+    assert end(first) == (0, "")
+    assert len(answers(run)) == 60
+
+
+def test_a_folder_that_another_process_is_about_to_begin_is_left_as_it_is(cli, tmp_path):
+    words = ("run", "--model", "random-report", "--task", write_small(tmp_path), "--replicates", 0)
+    with RunFolder(tmp_path / "run").writing():
+        code, _, err = cli(*words, "--out", "run")
+        assert code == 4
+        assert f"another process (pid {os.getpid()})" in err
+        assert [file.name for file in (tmp_path / "run").iterdir()] == ["lock"]
+    assert cli(*words, "--out", "run")[0] == 0
+
+
+def test_two_processes_that_start_at_once_make_one_run(tmp_path):
+    words = ("run", "--model", "random-report", "--task", write_small(tmp_path), "--batch-size", 1, "--replicates", 0)
+    run = tmp_path / "run"
+    both = [start(*words, "--out", run) for _ in range(2)]
+    ends = [end(each) for each in both]
+    for code, said in ends:
+        assert (code == 0 and said in ("", COMPLETE)) or (code == 4 and "another process" in said)
+    assert 0 in [code for code, _ in ends] or end(start(*words, "--out", run))[0] == 0
+    assert len(answers(run)) == 24
+    assert json.loads((run / "manifest.json").read_text())["circumstances"]
+
+
+def test_scoring_one_more_metric_keeps_the_earlier_ones_of_the_same_texts(cli, tmp_path):
+    run, _ = small_run(cli, tmp_path)
+    before = metrics(run)
+    assert cli("score", run, "--metrics", "rouge-l:rouge-score", "--replicates", 0)[0] == 0
+    assert metrics(run).keys() == before.keys() | {"rouge-l:rouge-score"}
+    assert {key: value for key, value in metrics(run).items() if key in before} == before
+    file = run / "predictions/0000.jsonl"
+    file.write_text(file.read_text().replace(rows(run)[0]["text"], "Other words."))
+    assert cli("score", run, "--metrics", "length", "--replicates", 0)[0] == 0
+    assert metrics(run).keys() == {"length:words"}
