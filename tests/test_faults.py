@@ -53,11 +53,12 @@ COMPLETE = "note: every sample was answered before; nothing was generated or tim
 
 
 def test_a_run_killed_again_and_again_equals_one_that_was_not(tmp_path):
-    words = ("run", "--model", "random-report", "--task", write_small(tmp_path), "--batch-size", 1, "--replicates", 0)
+    words = ("run", "--model", "random-report", "--task", write_small(tmp_path, test=300))
+    words = (*words, "--batch-size", 1, "--replicates", 0)
     whole, run = tmp_path / "whole", tmp_path / "run"
     assert end(start(*words, "--out", whole)) == (0, "")
     file, killed = run / "predictions/0000.jsonl", 0
-    for wanted in (1, 6, 12, 24):
+    for wanted in (1, 60, 120, 240):
         child = start(*words, "--out", run)
         wait_for(lambda wanted=wanted: file.exists() and file.read_bytes().count(b"\n") >= wanted, child)
         child.kill()
