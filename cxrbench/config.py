@@ -1,4 +1,4 @@
-"""cxrbench.toml: where data lie, what was prepared, which endpoints are trusted. Touches types and errors only.
+"""cxrbench.toml: where data and assets lie, what was prepared, which endpoints are trusted. Touches types, errors only.
 
 Two files are read, the nearer one wins key by key: `cxrbench.toml` in the working directory, and the user's own
 (`$XDG_CONFIG_HOME/cxrbench/cxrbench.toml`, by default under ~/.config). `--config FILE` reads that file alone.
@@ -33,12 +33,21 @@ class DataEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class AssetPlaces:
+    """Where fetched assets go (None: the cache folder), and where the user's own copies of single ones lie."""
+
+    folder: Path | None = None
+    paths: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The merged settings. `trusted_endpoints` maps a host to the agreement that allows it. `file` is written to."""
 
     file: Path
     data: Mapping[str, DataEntry] = field(default_factory=dict)
     trusted_endpoints: Mapping[str, str] = field(default_factory=dict)
+    assets: AssetPlaces = field(default_factory=AssetPlaces)
 
 
 def user_file() -> Path:
@@ -81,11 +90,13 @@ def _read(file: Path) -> dict[str, Any] | None:
 
 _ROOTS = ("reports", "images", "tables", "annotations", "demographics")
 _FOLDERS = ("prepared", "image_cache")
+_TABLES = ("data", "assets", "trusted_endpoints")
+_TABLES_FIX = "[data.NAME], [assets] or [trusted_endpoints]"
 
 
 def _table(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise CxrbenchError(f"expected a table, found {value!r}", where=where, fix="[data.NAME] or [trusted_endpoints]")
+        raise CxrbenchError(f"expected a table, found {value!r}", where=where, fix=_TABLES_FIX)
     return value
 
 
@@ -125,12 +136,33 @@ def _entry(name: str, body: Any, file: Path) -> DataEntry:
 
 def _entries(body: Mapping[str, Any], file: Path) -> dict[str, DataEntry]:
     for key in body:
-        if key not in ("data", "trusted_endpoints"):
-            raise CxrbenchError(
-                f"the table {key!r} is not known", where=str(file), fix="[data.NAME] or [trusted_endpoints]"
-            )
+        if key not in _TABLES:
+            raise CxrbenchError(f"the table {key!r} is not known", where=str(file), fix=_TABLES_FIX)
     table = _table(body.get("data", {}), f"{file}, data")
     return {name: _entry(name, value, file) for name, value in table.items()}
+
+
+def _asset_places(body: Mapping[str, Any], file: Path) -> AssetPlaces:
+    where = f"{file}, assets"
+    table = _table(body.get("assets", {}), where)
+    unknown = set(table) - {"folder", "paths"}
+    if unknown:
+        raise CxrbenchError(
+            f"the key {sorted(unknown)[0]!r} is not known",
+            where=where,
+            fix='folder = "PATH", or a table [assets.paths] with NAME = "PATH"',
+        )
+    named = {f"paths.{name}": value for name, value in _table(table.get("paths", {}), f"{where}.paths").items()}
+    if "folder" in table:
+        named["folder"] = table["folder"]
+    found = {}
+    for key, value in named.items():
+        paths = _paths(value, file.parent, f"{where}.{key}")
+        if len(paths) != 1:
+            raise CxrbenchError("expected one path", where=f"{where}.{key}")
+        found[key] = paths[0]
+    folder = found.pop("folder", None)
+    return AssetPlaces(folder, {key.removeprefix("paths."): path for key, path in found.items()})
 
 
 def _trusted(body: Mapping[str, Any], file: Path) -> dict[str, str]:
@@ -156,6 +188,7 @@ def load_config(file: Path | None = None) -> Config:
     """
     data: dict[str, DataEntry] = {}
     trusted: dict[str, str] = {}
+    assets = AssetPlaces()
     own = _files(file)[0]
     for each in _files(file):
         body = _read(each)
@@ -163,6 +196,8 @@ def load_config(file: Path | None = None) -> Config:
             raise CxrbenchError("there is no such settings file", where=str(file), fix="check --config")
         for name, entry in _entries(body or {}, each).items():
             data[name] = _over(data.get(name, DataEntry()), entry)
+        nearer = _asset_places(body or {}, each)
+        assets = AssetPlaces(nearer.folder or assets.folder, {**assets.paths, **nearer.paths})
         if each == own:
             trusted = _trusted(body or {}, each)
         elif "trusted_endpoints" in (body or {}):
@@ -172,7 +207,7 @@ def load_config(file: Path | None = None) -> Config:
                 fix=f"move it to {own}, or name the file: --config {NAME}",
             )
     nearest = _files(file)[-1]
-    return Config(file=nearest if nearest.exists() else own, data=data, trusted_endpoints=trusted)
+    return Config(file=nearest if nearest.exists() else own, data=data, trusted_endpoints=trusted, assets=assets)
 
 
 def own_entry(file: Path, name: str) -> DataEntry:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from cxrbench.cli import cache, cite, compare, data, doctor, listing, run_command, runs, score
+from cxrbench.cli import assets, cache, cite, compare, data, doctor, listing, run_command, runs, score
 from cxrbench.errors import CxrbenchError, Exit
+
+PIPE_CLOSED = 128 + 13
+"""Exit code when the reader of the output has gone: what a shell reports for a program ended by SIGPIPE."""
 
 
 class Program(TyperGroup):
@@ -17,7 +22,13 @@ class Program(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            done = super().invoke(ctx)
+            sys.stdout.flush()
+            return done
+        except BrokenPipeError:
+            # Who read the output has gone (`| head`): nothing is wrong, and nothing more can be written.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(PIPE_CLOSED) from None
         except KeyboardInterrupt:
             raise CxrbenchError(
                 "stopped; what was written is kept",
@@ -47,6 +58,7 @@ app.add_typer(runs.app, name="runs")
 app.command("list")(listing.list_known)
 app.command("doctor")(doctor.doctor)
 app.command("cite")(cite.cite)
+app.add_typer(assets.app, name="assets")
 app.add_typer(cache.app, name="cache")
 
 
@@ -75,12 +87,14 @@ def run() -> None:
         app()
     except CxrbenchError as error:
         if debug:
-            raise
-        typer.echo(f"error: {error}", err=True)
+            traceback.print_exc()
+        else:
+            typer.echo(f"error: {error}", err=True)
         sys.exit(error.code)
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exc()
+            sys.exit(Exit.INFRASTRUCTURE)
         # The message of a foreign exception may quote report text: only its type and place are shown.
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:
