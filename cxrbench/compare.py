@@ -6,7 +6,7 @@ each other. Samples scored in only one of two runs are left out of the pair and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from cxrbench.data.samples import clusters_of
@@ -16,7 +16,7 @@ from cxrbench.scoring import Scored
 from cxrbench.stats import Table, difference, point
 from cxrbench.stats_tests import holm, minimum_detectable_effect, paired_bootstrap, paired_randomisation
 from cxrbench.store import RunFolder, differences
-from cxrbench.summary import Confidence, incomplete, number
+from cxrbench.summary import Confidence, number, unanswered
 from cxrbench.tables import read_samples
 
 
@@ -37,7 +37,7 @@ def check_comparable(baseline: RunFolder, candidate: RunFolder) -> None:
             code=Exit.UNDECIDED,
         )
     for run in (baseline, candidate):
-        missing = [line for line in incomplete(read_summary(run)) if "not answered" in line]
+        missing = unanswered(read_summary(run))
         if missing:
             raise CxrbenchError(
                 f"the run is not complete: {missing[0]}", where=str(run.path), fix="repeat its command, then compare",
@@ -75,8 +75,9 @@ def _shared_metrics(a: Sequence[Scored], b: Sequence[Scored]) -> list[tuple[Scor
     for first, second in pairs:
         if first.signature != second.signature:
             raise CxrbenchError(
-                f"{first.metric.key} was computed in two ways:\n    {first.signature}\n    {second.signature}",
-                fix="score both runs with the same version and options",
+                f"{first.metric.key} was computed in two ways, which differ in {_difference(first, second)}:\n"
+                f"    baseline   {first.signature}\n    candidate  {second.signature}",
+                fix="score both runs with the same version and options, or name other metrics with --metrics",
                 code=Exit.UNDECIDED,
             )
     if not pairs:
@@ -84,6 +85,14 @@ def _shared_metrics(a: Sequence[Scored], b: Sequence[Scored]) -> list[tuple[Scor
             "the runs share no metric", fix="cxrbench score RUN --metrics ... on both", code=Exit.UNDECIDED
         )
     return pairs
+
+
+def _difference(a: Scored, b: Scored) -> str:
+    """The parts in which two signatures differ, with what `fit` stands for."""
+    one, two = set(a.signature.split("|")), set(b.signature.split("|"))
+    names = sorted({part.partition(":")[0] for part in one ^ two})
+    meant = {"fit": "what was learnt from the references, the train split or a given vocabulary (fit)"}
+    return ", ".join(meant.get(name, name) for name in names)
 
 
 def compare_pair(
@@ -98,6 +107,7 @@ def compare_pair(
         "baseline": str(baseline.path),
         "candidate": str(candidate.path),
         "left_out": sorted({each.metric.key for each in ours} ^ {each.metric.key for each in theirs}),
+        "runs": {side: _beside(run) for side, run in (("baseline", baseline), ("candidate", candidate))},
         "metrics": {},
     }
     for first, second in pairs:
@@ -134,6 +144,17 @@ def compare_pair(
     return out
 
 
+def _beside(run: RunFolder) -> dict[str, Any]:
+    """What must stand beside a run's scores: how much was answered, cut off, and how many reports are distinct."""
+    summary = read_summary(run)
+    return {key: summary.get(key) for key in ("n", "n_expected", "outcomes", "truncated_share", "distinct")}
+
+
+def _missing(run: RunFolder, compared: Collection[str]) -> list[str]:
+    """Metrics the task requires that the run has no score of."""
+    return [key for key in read_summary(run)["required"] if key not in compared]
+
+
 def _values(
     key: str, pair: tuple[Table, Table], clusters: list[str], scored: Scored, confidence: Confidence
 ) -> dict[str, Any]:
@@ -164,9 +185,14 @@ def _values(
             found = intervals[name]
             out[name] |= {
                 "ci": [found.low, found.high] if found.low is not None else None,
+                "ci_method": found.method,
+                "undefined": found.undefined,
                 "p": number(tests[name].p),
+                "exact": tests[name].exact,
                 "mde": detectable[name].effect,
             }
+            notes = {"interval": found.note, "MDE": detectable[name].note}
+            out[name] |= {"notes": {what: note for what, note in notes.items() if note}}
     return out
 
 
@@ -186,9 +212,13 @@ def compare(runs: Sequence[RunFolder], metrics: Sequence[str], confidence: Confi
         at, key, name = where.split("\0")
         pairs[int(at)]["metrics"][key]["values"][name]["p_holm"] = number(adjusted)
     summary: Mapping[str, Any] = read_summary(runs[0])
+    compared = {key for pair in pairs for key in pair["metrics"]}
+    missing = [] if metrics else sorted({key for run in runs for key in _missing(run, compared)})
     return {
         "task": summary["task"],
         "n": min(body["n"] for pair in pairs for body in pair["metrics"].values()),
+        "n_expected": summary["n_expected"],
+        "missing": missing,
         "clusters": min(body["clusters"] for pair in pairs for body in pair["metrics"].values()),
         "cluster_unit": summary["cluster_unit"],
         "ci_level": confidence.level,

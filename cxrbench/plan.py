@@ -105,6 +105,10 @@ def plan_run(data: TaskData, model: Model, settings: RunSettings) -> Plan:
             f"{model.card.name} cannot answer {kind!r}, which {spec.name} asks",
             fix=f"a task of another kind; {model.card.name} answers: {', '.join(sorted(model.kinds))}",
         )
+    if settings.inputs == "image" and spec.images.offer == "none":
+        raise CxrbenchError(
+            f"{spec.name} offers no image, so images alone are nothing", where="--inputs image", fix="--inputs task"
+        )
     found = data.samples
     limit = settings.limit if settings.limit is not None and settings.limit < len(found.samples) else None
     selected = take(found.samples, limit)

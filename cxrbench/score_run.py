@@ -7,6 +7,7 @@ are at hand, and kept in contexts/, so that a run can be scored again on a machi
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -173,7 +174,8 @@ def score_run(
     """Score a run: statistics into scores/, the summary into summary.json; returns the summary.
 
     Statistics of equal texts and signature are taken from the folder. Metrics scored earlier and not named now stay in
-    the summary, as long as they belong to the same texts.
+    the summary, as long as they belong to the same texts, with intervals of no fewer replicates than they had; what
+    the task requires and could not be scored then stays named as missing.
     """
     manifest = run.manifest()
     if is_dummy(manifest):
@@ -186,7 +188,11 @@ def score_run(
     predictions = run.predictions()
     chosen = choose(named, manifest.task["metrics"]["required"], manifest.task["metrics"]["optional"])
     with run.writing():
+        before = _summary_before(run)
         results = _score_stored(run, manifest, stored, predictions, chosen, sources, progress)
+        kept = [each for each in results if each.metric.key not in {wanted.metric.key for wanted in chosen}]
+        if kept:
+            confidence = replace(confidence, replicates=max(confidence.replicates, before.get("replicates", 0)))
         summary = {
             "task": manifest.identity["task"]["name"],
             "model": manifest.identity["model"].get("name", ""),
@@ -201,17 +207,77 @@ def score_run(
                 confidence=confidence,
                 progress=progress,
             ),
+            **_still_missing(manifest, results, before),
             "n_task": len(stored.samples),
             "n_full": manifest.task["expected"]["n"],
             "limit": manifest.identity["limit"],
             "excluded": dict(manifest.excluded),
-            "notes": [*manifest.task.get("run_notes", ()), *_gallery_notes(manifest), *notes_of(results)],
+            "notes": [
+                *manifest.task.get("run_notes", ()),
+                *_gallery_notes(manifest),
+                *notes_of(results),
+                *_changed(results, before),
+            ],
             "speed": _speed(
                 run, manifest, [predictions[s.sample_id] for s in stored.chosen if s.sample_id in predictions]
             ),
         }
         write_atomic(run.path / "summary.json", (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
     return summary
+
+
+def _summary_before(run: RunFolder) -> dict[str, Any]:
+    """The summary of an earlier scoring; empty where there is none, or a damaged one that is about to be replaced."""
+    try:
+        return read_summary(run)
+    except CxrbenchError:
+        return {}
+
+
+def _still_missing(manifest: Manifest, results: Sequence[Scored], before: Mapping[str, Any]) -> dict[str, Any]:
+    """`required` and `not_scored` of the whole run: a scoring of some metrics does not make the others complete."""
+    wanted = [make_metric(name).key for name in manifest.task["metrics"]["required"]]
+    now = {each.metric.key: each for each in results}
+    not_scored = {key: why for key, why in before.get("not_scored", {}).items() if key not in now}
+    for key in wanted:
+        if key not in now and key not in not_scored:
+            not_scored[key] = {"reason": "not scored yet", "required": True, "broken": False}
+    for key, each in now.items():
+        if each.reason:
+            not_scored[key] = {"reason": each.reason, "required": each.required, "broken": each.broken}
+    named = [key for key, each in now.items() if each.required and key not in wanted]
+    return {"not_scored": not_scored, "required": [*wanted, *named]}
+
+
+def _changed(results: Sequence[Scored], before: Mapping[str, Any]) -> list[str]:
+    """A number that is made in another way than at the last scoring says so."""
+    then = {
+        key: next(iter(values.values()))["signature"] for key, values in before.get("metrics", {}).items() if values
+    }
+    return [
+        f"{each.metric.key} is made in another way than at the last scoring: {then[each.metric.key]} before"
+        for each in results
+        if each.statistics is not None and then.get(each.metric.key, each.signature) != each.signature
+    ]
+
+
+def speed_summary(run: RunFolder) -> dict[str, Any]:
+    """What a run of random weights came to: how many samples were answered, and how fast. Nothing is scored."""
+    manifest, predictions = run.manifest(), run.predictions()
+    stored = read_samples(run.samples_file)
+    answered = [predictions[s.sample_id] for s in stored.chosen if s.sample_id in predictions]
+    cut = [row for row in answered if row.finish_reason in ("stop", "length")]
+    return {
+        "task": manifest.identity["task"]["name"],
+        "model": manifest.identity["model"].get("name", ""),
+        "run": str(run.path),
+        "n": sum(not row.failed for row in answered),
+        "n_expected": manifest.n_expected,
+        "outcomes": dict(sorted(Counter(row.outcome for row in answered).items())),
+        "truncated_share": sum(row.finish_reason == "length" for row in cut) / len(cut) if cut else None,
+        "notes": ["random weights: speed only, never scored"],
+        "speed": _speed(run, manifest, answered),
+    }
 
 
 def _speed(run: RunFolder, manifest: Manifest, answered: Sequence[Prediction]) -> dict[str, Any]:
@@ -273,12 +339,7 @@ def _score_stored(
 
 def _scored_earlier(run: RunFolder, named: Collection[str]) -> list[Scored]:
     """The metrics in the summary of an earlier scoring that are not named now, with their signatures of then."""
-    if not (run.path / "summary.json").exists():
-        return []
-    try:
-        metrics = read_summary(run)["metrics"]
-    except CxrbenchError:  # a damaged summary is about to be written anew
-        return []
+    metrics = _summary_before(run).get("metrics", {})
     return [
         Scored(make_metric(key), False, Context(), next(iter(values.values()))["signature"], None)
         for key, values in metrics.items()

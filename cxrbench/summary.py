@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ import numpy as np
 from cxrbench.data.samples import clusters_of, has_patients
 from cxrbench.scoring import unwatched
 from cxrbench.stats import Interval, Table, bootstrap, point
-from cxrbench.types import Access, BatchTiming, Prediction, Sample
+from cxrbench.types import MISSING, Access, BatchTiming, Prediction, Sample
 
 if TYPE_CHECKING:
     from cxrbench.scoring import Progress, Scored
@@ -85,6 +85,20 @@ def metric_entries(
     return entries
 
 
+def distinct_entry(samples: Sequence[Sample], predictions: Mapping[str, Prediction]) -> dict[str, int]:
+    """How many different texts there are among the reports (equal but for whitespace), and among their references.
+
+    A constant report can score well on words, so these counts stand beside every score, whatever was scored.
+    """
+    pairs = [(predictions[s.sample_id], s.target) for s in samples if s.sample_id in predictions]
+    reports = [(row.text or "", target) for row, target in pairs if not row.failed]
+    return {
+        "reports": len(reports),
+        "distinct": len({" ".join(text.split()) for text, _ in reports}),
+        "reference_distinct": len({" ".join(text.split()) for _, text in reports}),
+    }
+
+
 def slice_entries(
     samples: Sequence[Sample],
     results: Sequence[Scored],
@@ -128,9 +142,14 @@ def _slice_entry(
         for name, about in each.metric.values.items():
             if about.primary and name in values:
                 found = intervals.get(each.metric.key, {}).get(name)
-                ci = [found.low, found.high] if found is not None and found.low is not None and about.interval else None
-                n = int(table.scored.sum())
-                metrics[each.metric.key][name] = {"value": number(values[name]), "ci": ci, "n": n}
+                given = found if found is not None and found.low is not None and about.interval else None
+                metrics[each.metric.key][name] = {
+                    "value": number(values[name]),
+                    "ci": [given.low, given.high] if given is not None else None,
+                    "ci_method": given.method if given is not None else "none",
+                    "replicates": given.replicates if given is not None else 0,
+                    "n": int(table.scored.sum()),
+                } | ({"note": found.note} if found is not None and found.note else {})
     return {"n": len(index), "clusters": len(set(clusters)), "metrics": metrics}
 
 
@@ -145,6 +164,9 @@ def speed_entry(
     per sample (image_read, preprocess).
     """
     windows: dict[int, float] = {}
+    # A batch none of whose rows is there (a file that was cut) lends no time to the rows of the others.
+    answered = {row.batch for row in predictions}
+    batches = [batch for batch in batches if batch.batch in answered]
     for batch in batches:
         windows[batch.segment] = max(windows.get(batch.segment, 0.0), batch.ended or 0.0)
     seconds = sum(windows.values())
@@ -206,6 +228,7 @@ def summarise(
         "replicates": confidence.replicates,
         "outcomes": dict(sorted(outcomes.items())),
         "truncated_share": sum(row.finish_reason == "length" for row in cut) / len(cut) if cut else None,
+        "distinct": distinct_entry(samples, predictions),
         "metrics": metric_entries(results, clusters, confidence, progress),
         "not_scored": {
             each.metric.key: {"reason": each.reason, "required": each.required, "broken": each.broken}
@@ -217,15 +240,28 @@ def summarise(
     }
 
 
-def incomplete(summary: Mapping[str, Any]) -> list[str]:
-    """Why the result is not complete: required metrics without a score, samples without an answer."""
-    lines = [f"{key}: {why['reason']}" for key, why in summary["not_scored"].items() if why["required"]]
-    if summary["n_expected"]:
-        for key in summary["required"]:
-            values = summary["metrics"].get(key, {})
-            if values and not any(entry["n"] for entry in values.values()):
-                lines.append(f"{key}: not one of {summary['n_expected']} samples could be scored")
+def unanswered(summary: Mapping[str, Any]) -> list[str]:
+    """Samples of the task that nobody answered: a run that was stopped, a file without a row for each."""
+    lines = []
     missing = summary["n_expected"] - sum(summary["outcomes"].values())
     if missing:
         lines.append(f"{missing} of {summary['n_expected']} samples are not answered yet")
+    absent = summary["outcomes"].get(MISSING, 0)
+    if absent:
+        lines.append(f"{absent} of {summary['n_expected']} samples have no row in the predictions file")
     return lines
+
+
+def incomplete(summary: Mapping[str, Any], named: Collection[str] = ()) -> list[str]:
+    """Why the result is not complete: required metrics without a score, samples without an answer.
+
+    `named`: keys of the metrics that were asked for; then only these can be missing, not those the task requires.
+    """
+    required = [key for key in summary["required"] if not named or key in named]
+    lines = [f"{key}: {why['reason']}" for key, why in summary["not_scored"].items() if key in required]
+    if summary["n_expected"]:
+        for key in required:
+            values = summary["metrics"].get(key, {})
+            if values and not any(entry["n"] for entry in values.values()):
+                lines.append(f"{key}: not one of {summary['n_expected']} samples could be scored")
+    return [*lines, *unanswered(summary)]

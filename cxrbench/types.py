@@ -36,6 +36,9 @@ FAILURES: Mapping[str, str] = {
 }
 """Outcomes that are not a report. They are never scored and always counted."""
 
+MISSING = "missing_prediction"
+"""The one of them that nobody tried to answer: a result with such samples is not complete."""
+
 
 @dataclass(frozen=True, slots=True)
 class Image:

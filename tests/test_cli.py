@@ -98,7 +98,7 @@ def test_a_dry_run_shows_everything_and_writes_nothing(cli, small, tmp_path):
         (("list", "model"), 2, "did you mean 'models'"),
         (("data", "add", "phantom", "--reports", "."), 2, "has no root 'reports'"),
         (("data", "add", "iu-xray"), 2, "no root was given"),
-        (("run",), 2, "Missing option"),
+        (("run",), 2, "--model is missing"),
     ],
 )  # fmt: skip
 def test_a_wrong_call_is_one_sentence_and_a_code(cli, words, code, said):
@@ -226,7 +226,7 @@ def test_a_file_against_a_task_counts_what_is_missing_and_what_is_too_much(cli, 
     summary = json.loads(out)
     assert summary["outcomes"] == {"missing_prediction": 4, "ok": 20}
     assert summary["metrics"]["bleu:raw"]["bleu_4"]["n"] == 20
-    assert any("1 rows of p.jsonl belong to no sample" in note for note in summary["notes"])
+    assert any("1 row belongs to no sample of the task, in p.jsonl" in note for note in summary["notes"])
 
 
 def test_a_run_of_credentialed_data_is_the_owners_alone_and_quotes_no_text(cli, tmp_path):

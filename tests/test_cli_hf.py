@@ -59,10 +59,16 @@ def test_a_dry_run_shows_the_prompt_as_the_model_gets_it(cli, folder, tmp_path):
 def test_random_weights_are_timed_and_never_scored(cli, folder, tmp_path):
     task = write_small(tmp_path, test=6)
     words = ("--set", "max_new_tokens=4", "--load-format", "dummy")
-    code, _, err = cli("run", "--model", f"hf:{folder}", "--task", task, *words)
+    code, out, err = cli("run", "--model", f"hf:{folder}", "--task", task, *words)
     assert code == 0, err
-    assert "not scored: random weights" in err
+    assert "random weights: speed only, never scored" in out
+    assert "answered 6 of 6 samples" in out
+    assert "speed: " in out
     assert not (only_run(tmp_path) / "summary.json").exists()
+    _, out, _ = cli("run", "--model", f"hf:{folder}", "--task", task, *words, "--json")
+    assert json.loads(out)["speed"]["reports"] == 6
+    assert "metrics" not in json.loads(out)
+    assert "speed: " in cli("runs", "show", only_run(tmp_path))[1]
     code, _, err = cli("score", only_run(tmp_path))
     assert code == 2
     assert "random weights" in err

@@ -137,10 +137,11 @@ def test_an_empty_answer_of_a_replayed_file_is_scored_as_empty_and_counted(cli, 
     given = [{"sample_id": row["sample_id"], "prediction": row["text"]} for row in rows(run)]
     given[0]["prediction"] = " \n"
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given[:-1]))
-    code, out, _ = cli(
+    code, out, err = cli(
         "run", "--model", "replay:p.jsonl", "--task", "small.yaml", "--out", "replayed", "--replicates", 0
     )
-    assert code == 0
+    assert code == 3
+    assert "incomplete: 1 of 24 samples have no row in the predictions file" in err
     assert "outcomes: 1 empty, 1 missing_prediction, 22 ok" in out
     assert "scored 23 of 24" in out
 

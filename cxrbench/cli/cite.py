@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from cxrbench.errors import Exit
+
+if TYPE_CHECKING:
+    from cxrbench.types import Manifest
 
 
 def cite(run: Annotated[Path, typer.Argument(help="A scored run folder.")]) -> None:
@@ -13,11 +19,12 @@ def cite(run: Annotated[Path, typer.Argument(help="A scored run folder.")]) -> N
     from cxrbench.data.load import open_dataset
     from cxrbench.score_run import read_summary
     from cxrbench.store import find_run
+    from cxrbench.summary import incomplete
 
     folder = find_run(str(run))
     manifest, summary = folder.manifest(), read_summary(folder)
     dataset = open_dataset(manifest.task["dataset"]["name"])
-    typer.echo(_methods(manifest.identity, summary, manifest.cxrbench))
+    typer.echo(_methods(manifest, summary))
     for note in summary["notes"]:
         typer.echo(f"Note: {note}.")
     typer.echo("\nSignatures")
@@ -29,32 +36,51 @@ def cite(run: Annotated[Path, typer.Argument(help="A scored run folder.")]) -> N
     typer.echo(f"  licence: {dataset.licence}")
     for line in _model_lines(manifest.identity["model"]):
         typer.echo(line)
+    missing = incomplete(summary)
+    if missing:
+        for line in missing:
+            typer.echo(f"incomplete: {line}", err=True)
+        raise typer.Exit(Exit.UNDECIDED)
 
 
-def _methods(identity: Any, summary: Any, version: str) -> str:
+METHODS = {"bca": "bias-corrected and accelerated (BCa)", "percentile": "percentile"}
+INPUTS = {"task": "the inputs the task offers", "image": "images alone"}
+
+
+def _methods(manifest: Manifest, summary: Mapping[str, Any]) -> str:
+    """The sentence for a paper's methods section."""
     from cxrbench.cli.show import part_of
 
-    task = identity["task"]
+    identity, task = manifest.identity, manifest.identity["task"]
     unit = "patients" if summary["cluster_unit"] == "patient" else "samples (the data have no patient ids)"
+    method = METHODS.get(summary["ci_method"].partition(",")[0], summary["ci_method"])
     intervals = (
-        f" Intervals are {summary['ci_level']:.0%} {summary['ci_method']} over {unit}, "
-        f"{summary['replicates']} replicates."
+        f" Intervals are {summary['ci_level']:.0%} {method} cluster bootstrap intervals over {unit} with "
+        f"{summary['replicates']:,} replicates."
         if summary["ci_level"]
         else ""
     )
+    name, source = identity["model"]["name"], _file_of(manifest)
+    scored = "" if summary["cxrbench"] == manifest.cxrbench else f" (scored with {summary['cxrbench']})"
     return (
-        f"{identity['model']['name']} was evaluated on {task['name']} version {task['version']} (hash {task['hash']}, "
-        f"data {identity['data']}) with cxrbench {version} (scored with {summary['cxrbench']}): "
-        f"{summary['n']} of {summary['n_expected']} samples scored{part_of(summary)}, "
-        f"inputs as by '{identity['inputs']}', seed {identity['seed']}.{intervals}"
+        f"{name}{f' ({source})' if source else ''} was evaluated on {task['name']} version {task['version']} (hash "
+        f"{task['hash']}, data {identity['data']}) with cxrbench {manifest.cxrbench}{scored}: {summary['n']} of "
+        f"{summary['n_expected']} samples scored{part_of(summary)}, given {INPUTS[identity['inputs']]}, seed "
+        f"{identity['seed']}.{intervals}"
     )
+
+
+def _file_of(manifest: Manifest) -> str:
+    """The file whose texts a replayed run holds."""
+    return str(manifest.circumstances[-1].get("file", "")) if manifest.circumstances else ""
 
 
 def _model_lines(identity: Any) -> list[str]:
     from cxrbench import registry
     from cxrbench.errors import CxrbenchError
 
-    lines = ["\nModel"] + [f"  {key}: {value}" for key, value in identity.items() if isinstance(value, str | int)]
+    given = {key: value for key, value in identity.items() if isinstance(value, str | int) and value != ""}
+    lines = ["\nModel"] + [f"  {key}: {value}" for key, value in given.items()]
     try:
         card = getattr(registry.load("models", str(identity.get("name", "")).split(":")[0]), "card", None)
     except CxrbenchError:

@@ -83,7 +83,13 @@ def _registered() -> Iterator[tuple[str, str, str]]:
 def _state(kind: str, entry: Entry) -> tuple[str, str]:
     try:
         made = entry.load()
-        reason = made(None).ready() if kind == "metrics" else None
+        reasons = {name: made(name).ready() for name in made.presets} if kind == "metrics" else {}
     except Exception as error:  # whatever a plug-in does when it is imported, the other rows are wanted
         return "broken", f"{entry.source}: {type(error).__name__}: {error}".splitlines()[0]
-    return ("ready", "") if reason is None else ("not here", str(reason))
+    missing = {name: reason for name, reason in reasons.items() if reason is not None}
+    said = "; ".join(dict.fromkeys(missing.values()))
+    if not missing:
+        return "ready", ""
+    if len(missing) == len(reasons):
+        return "not here", said
+    return "in part", f"{', '.join(missing)}: {said}"

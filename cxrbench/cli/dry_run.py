@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from cxrbench.models.base import Model, Prepared
     from cxrbench.plan import Plan
     from cxrbench.spec import TaskSpec
     from cxrbench.store import RunFolder
+    from cxrbench.types import Sample
 
 SHOWN = 3
 """Prompts shown and images read for real."""
 
 
-def show_plan(spec: TaskSpec, plan: Plan, model: Model, folder: RunFolder, notes: list[str], workers: int) -> None:
-    """Print prompts, counts, what is missing, and an estimate of memory and time."""
+def show_plan(
+    spec: TaskSpec,
+    plan: Plan,
+    model: Model,
+    folder: RunFolder,
+    notes: list[str],
+    workers: int,
+    *,
+    pool: Sequence[Sample],
+    named: list[str],
+) -> None:
+    """Print prompts, counts, what is missing, and an estimate of memory and time.
+
+    `pool` are the train samples the model learns from, `named` the metrics the user named instead of the task's.
+    """
+    from cxrbench.cli.show import many
+
     manifest = plan.manifest
-    unit = "patients" if manifest.patient_ids else "clusters (no patient ids: samples are the clusters)"
+    no_ids = "clusters (no patient ids: samples are the clusters)"
+    who = many(manifest.clusters, "patient") if manifest.patient_ids else f"{manifest.clusters} {no_ids}"
     typer.echo(f"{spec.name} v{spec.version} · {model.card.name}")
     typer.echo(
-        f"  {manifest.n_expected} samples of {manifest.clusters} {unit}, "
-        f"{len(plan.batches)} batches of {manifest.batch_size}"
+        f"  {many(manifest.n_expected, 'sample')} of {who}, {many(len(plan.batches), 'batch')} of {manifest.batch_size}"
     )
     for reason, count in manifest.excluded.items():
         typer.echo(f"  left out: {count} {reason}")
@@ -46,8 +65,10 @@ def show_plan(spec: TaskSpec, plan: Plan, model: Model, folder: RunFolder, notes
         if made.failure is not None:
             typer.echo(f"    {made.failure[0]}: {made.failure[1]}")
     typer.echo(f"\n{files_line(plan)}")
+    if pool and model.consumes & {"image", "images"}:
+        typer.echo(_pool_line(pool))
     _estimate(plan, model, prepared, workers)
-    _metrics(spec)
+    _metrics(spec, named)
 
 
 def _state(folder: RunFolder, plan: Plan, model: Model, workers: int) -> str:
@@ -74,19 +95,30 @@ def rendered(model: Model, request: Any) -> str:
     return "\n".join(f"{message.role}: {message.text}" for message in request.messages) or "(no prompt)"
 
 
+def _absent(paths: Iterable[str]) -> int:
+    return sum(not Path(path).is_file() for path in paths if not path.startswith("phantom:"))
+
+
+def _pool_line(pool: Sequence[Sample]) -> str:
+    """How many train samples have no image file at all."""
+    without = sum(_absent([image.path for image in sample.images]) == len(sample.images) for sample in pool)
+    if not without:
+        return f"All {len(pool)} train samples have an image file."
+    last = ": the run would stop" if without == len(pool) else ""
+    return f"Train samples without an image file: {without} of {len(pool)}{last}"
+
+
 def files_line(plan: Plan) -> str:
     """How many image files of the run are not where the data set says."""
-    from pathlib import Path
-
     paths = {image.path for batch in plan.batches for request in batch for image in request.images}
     if not paths:
         return "This model looks at no image."
-    missing = sum(not Path(path).is_file() for path in paths if not path.startswith("phantom:"))
+    missing = _absent(paths)
     return f"Image files that are missing: {missing} of {len(paths)}" if missing else "All image files are there."
 
 
 def _estimate(plan: Plan, model: Model, prepared: list[Prepared], workers: int) -> None:
-    from cxrbench.cli.show import size
+    from cxrbench.cli.show import many, size
     from cxrbench.runner import peak_rss
 
     read = [sum(each.times.values()) for each in prepared if each.times]
@@ -100,7 +132,9 @@ def _estimate(plan: Plan, model: Model, prepared: list[Prepared], workers: int) 
         first, second = (_seconds(model, good) for _ in range(2))
         typer.echo(f"  getting ready (once): about {max(0.0, first - second):.1f} s")
         per_run = second / len(good) * plan.manifest.n_expected
-        typer.echo(f"  answering: about {per_run:.1f} s (measured on {len(good)} samples)")
+        typer.echo(f"  answering: about {per_run:.1f} s (measured on {many(len(good), 'sample')})")
+    else:
+        typer.echo(f"  answering: not known, none of the first {len(prepared)} samples can be answered")
     typer.echo(f"  memory: about {size(peak_rss())}, as this dry run")
 
 
@@ -110,11 +144,12 @@ def _seconds(model: Model, prepared: list[Prepared]) -> float:
     return time.perf_counter() - begun
 
 
-def _metrics(spec: TaskSpec) -> None:
+def _metrics(spec: TaskSpec, named: list[str]) -> None:
     from cxrbench.scoring import make_metric
 
     typer.echo("\nMetrics")
-    for names, kind in ((spec.metrics.required, "required"), (spec.metrics.optional, "optional")):
+    of_task = ((spec.metrics.required, "required"), (spec.metrics.optional, "optional"))
+    for names, kind in ((named, "required"),) if named else of_task:
         for name in names:
             reason = make_metric(name).ready()
             typer.echo(f"  {name} ({kind})" + (f": {reason}" if reason else ""))

@@ -77,11 +77,11 @@ def _metrics() -> Any:
     for entry in registry.entries("metrics").values():
         metric = entry.load()
         values = ", ".join(name + ARROWS[value.higher_is_better] for name, value in metric.values.items())
-        reason = metric(None).ready()
         for number, (preset, about) in enumerate(metric.presets.items()):
             first = number == 0
             star = " (default)" if preset == metric.default_preset else ""
-            said = about + (f"\n[{reason}]" if reason and first else "")
+            reason = metric(preset).ready()
+            said = about + (f"\n[{reason}]" if reason else "")
             made.add_row(entry.name if first else "", preset + star, said, _shorten(values) if first else "")
     return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Mapping
@@ -35,11 +36,16 @@ class Wanted:
 
 
 def run(
-    model: Annotated[str, typer.Option("--model", "-m", help="name[:argument]; `cxrbench list models`.")],
-    task: Annotated[str, typer.Option("--task", "-t", help="A task's name or its YAML file.")],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="name[:argument]; `cxrbench list models`.", show_default=False)
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", "-t", help="A task's name or its YAML file.", show_default=False)
+    ] = None,
     engine: Annotated[str | None, typer.Option("--engine", help="How output is produced.", show_default=False)] = None,
     preset: Annotated[
-        str | None, typer.Option("--preset", help="matched, reference, documented.", show_default=False)
+        str | None,
+        typer.Option("--preset", help="Generation settings: matched, or one of the model's own.", show_default=False),
     ] = None,
     inputs: Annotated[str, typer.Option("--inputs", help="task: what it offers; image: images alone.")] = "task",
     dtype: Annotated[str, typer.Option("--dtype", help="auto, bf16, fp16, fp32.")] = "auto",
@@ -50,14 +56,16 @@ def run(
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, show_default=False)] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Threads that read images ahead.")] = 2,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="First N samples, whole patients first.", show_default=False)
+        int | None,
+        typer.Option("--limit", min=1, help="N samples, patients in a fixed shuffled order.", show_default=False),
     ] = None,
     seed: opt.Seed = 0,
     out: Annotated[
         Path | None, typer.Option("--out", help="Run folder (default runs/TASK/MODEL-HASH).", show_default=False)
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option("--resume", help="Go on with this run folder.", show_default=False)
+        Path | None,
+        typer.Option("--resume", help="Go on with this run folder; its own command is repeated.", show_default=False),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show prompts, counts, what is missing, an estimate; answer nothing.")
@@ -87,6 +95,15 @@ def run(
 
         cxrbench run --model nearest-image --task demo-findings
     """
+    if model is None or task is None:
+        if resume is not None and model is None and task is None:
+            _again(resume)
+            return
+        missing = "--model" if model is None else "--task"
+        raise CxrbenchError(
+            f"{missing} is missing",
+            fix=f"cxrbench list {missing[2:]}s; `cxrbench run --resume RUN` alone goes on with a run",
+        )
     if inputs not in ("task", "image"):
         raise CxrbenchError(f"--inputs cannot be {inputs!r}", fix="task or image")
     roots = opt.roots(reports, images, tables, annotations, demographics)
@@ -103,13 +120,54 @@ def run(
     if dry_run:
         from cxrbench.cli.dry_run import show_plan
 
-        show_plan(wanted.spec, plan, wanted.model, folder, notes, workers)
+        pool = wanted.data.pool if wanted.model.needs_pool else ()
+        show_plan(wanted.spec, plan, wanted.model, folder, notes, workers, pool=pool, named=names)
         return
     _execute(folder, plan, wanted, notes, workers)
     if load_format == "dummy":
-        typer.echo(f"not scored: random weights. Speed is in {folder.path}/batches", err=True)
+        _show_speed(folder, json_output=json_output)
         return
     _score(folder, wanted, names, words, replicates, json_output=json_output)
+
+
+def _again(resume: Path) -> None:
+    """`run --resume RUN` alone: the command that began the run, with the words of this call after its own."""
+    from typer.main import get_command
+
+    from cxrbench.cli.main import app
+    from cxrbench.store import find_run
+
+    begun = find_run(str(resume)).manifest().circumstances
+    words = shlex.split(str(begun[0].get("command", ""))) if begun else []
+    if words[:2] != ["cxrbench", "run"]:
+        raise CxrbenchError(
+            "the run does not say which command began it", where=str(resume), fix="give --model and --task as then"
+        )
+    now = sys.argv[sys.argv.index("run") + 1 :]
+    get_command(app).main(["run", *_without_out(words[2:]), *now], prog_name="cxrbench", standalone_mode=False)
+
+
+def _without_out(words: list[str]) -> list[str]:
+    """The words of a command without --out and its folder."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if not skip and word != "--out" and not word.startswith("--out="):
+            kept.append(word)
+        skip = not skip and word == "--out"
+    return kept
+
+
+def _show_speed(folder: RunFolder, *, json_output: bool) -> None:
+    from cxrbench.cli.show import show_speed
+    from cxrbench.score_run import speed_summary
+
+    summary = speed_summary(folder)
+    if json_output:
+        typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
+        return
+    show_speed(summary)
+    typer.echo(f"\nrun folder: {folder.path}")
 
 
 def _model_fields(
@@ -181,16 +239,17 @@ def _reader(data: TaskData) -> tuple[ReadImage, Mapping[str, Any]]:
 
 def _plan(wanted: Wanted) -> tuple[Plan, list[str]]:
     """Read the data and decide everything; notes are lines to print and to keep."""
+    from cxrbench.cli.score import surplus_note
     from cxrbench.data.load import check_count, pool_note
     from cxrbench.plan import plan_run
 
-    line = check_count(wanted.spec, len(wanted.data.samples.samples), allow_partial=wanted.allow_partial)
+    line = check_count(wanted.spec, wanted.data.samples, allow_partial=wanted.allow_partial)
     notes = [line] if line else []
     if wanted.model.needs_pool:
         wanted.model.fit(lambda: wanted.data.pool)
     plan = plan_run(wanted.data, wanted.model, wanted.settings)
-    partial = pool_note(wanted.data)
-    notes += [partial] if partial else []
+    surplus = surplus_note(wanted.model.circumstances().get("surplus", 0), wanted.model_text.partition(":")[2])
+    notes += [line for line in (pool_note(wanted.data), surplus) if line]
     task = {**plan.manifest.task, "run_notes": notes}
     return replace(plan, manifest=replace(plan.manifest, task=task)), notes
 

@@ -44,22 +44,26 @@ def _shortest(path: Path) -> str:
 
 
 def _line(run: RunFolder) -> str:
-    """Task, how many of how many samples are answered, and the first primary scores; or what is damaged."""
-    from cxrbench.cli.show import figure
+    """Task, how many samples are answered and scored, the first primary scores, distinct reports; or the damage."""
+    from cxrbench.cli.show import distinct_line, figure
     from cxrbench.score_run import read_summary
 
     try:
         manifest = run.manifest()
-        scores = "not scored"
-        if (run.path / "summary.json").exists():
-            primary = [
-                f"{key} {name} {figure(entry['value'])}"
-                for key, values in read_summary(run)["metrics"].items()
-                for name, entry in values.items()
-                if entry["primary"]
-            ]
-            scores = ", ".join(primary[:3])
-        return f"{manifest.identity['task']['name']}  {answered(run)}/{manifest.n_expected} answered  {scores}"
+        limit = manifest.identity["limit"]
+        head = f"{manifest.identity['task']['name']}  {answered(run)}/{manifest.n_expected} answered"
+        head += f" (--limit {limit})" if limit is not None else ""
+        if not (run.path / "summary.json").exists():
+            return f"{head}  not scored"
+        summary = read_summary(run)
+        primary = [
+            f"{key} {name} {figure(entry['value'])}"
+            for key, values in summary["metrics"].items()
+            for name, entry in values.items()
+            if entry["primary"]
+        ]
+        scored = f"scored {summary['n']} of {summary['n_expected']}"
+        return "  ".join([head, scored, ", ".join(primary[:3]), distinct_line(summary).partition(",")[0]]).rstrip()
     except CxrbenchError as error:  # one damaged run does not hide the others
         return f"{error.what}: {error.where}"
     except (KeyError, TypeError, AttributeError, OSError) as error:
@@ -94,8 +98,8 @@ def show(
     json_output: opt.Json = False,
 ) -> None:
     """Show a run: what it is, on what it was made, and its scores when it has any."""
-    from cxrbench.cli.show import console, show_summary, table
-    from cxrbench.score_run import read_summary
+    from cxrbench.cli.show import console, show_speed, show_summary, table
+    from cxrbench.score_run import is_dummy, read_summary, speed_summary
     from cxrbench.store import find_run
 
     folder = find_run(str(run))
@@ -103,7 +107,8 @@ def show(
     scored = (folder.path / "summary.json").exists()
     if json_output:
         body = {"identity": manifest.identity, "circumstances": list(manifest.circumstances)}
-        typer.echo(json.dumps({**body, "summary": read_summary(folder) if scored else None}, indent=2))
+        summary = speed_summary(folder) if is_dummy(manifest) else read_summary(folder) if scored else None
+        typer.echo(json.dumps({**body, "summary": summary}, indent=2))
         return
     made = table(["identity", ""])
     for key, value in _flat(dict(manifest.identity)):
@@ -113,7 +118,9 @@ def show(
         device = segment.get("device", "cpu")
         typer.echo(f"part {number}: {segment.get('started', '')} on {device}, {segment.get('cpus')} processors")
     typer.echo("")
-    if scored:
+    if is_dummy(manifest):
+        show_speed(speed_summary(folder))
+    elif scored:
         show_summary(read_summary(folder))
     else:
         typer.echo(f"{answered(folder)} of {manifest.n_expected} samples answered, not scored")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,14 +70,22 @@ def score(
     if what.is_dir():
         from cxrbench.store import find_run
 
-        refused = {"--task": task, "--text": text, "--access": access, "--allow-partial": allow_partial or None}
+        refused = {
+            "--task": task,
+            "--text": text,
+            "--access": access,
+            "--allow-partial": allow_partial or None,
+            "--slices": slices,
+        }
         for flag, value in refused.items():
             if value is not None:
                 raise CxrbenchError(f"{flag} is for predictions files; a run folder knows its own", where=flag)
+        check_out(out)
         run = find_run(str(what))
         sources = Sources(_train_of(run, config, roots), words)
         finish(run, named, sources, replicates, json_output=json_output, out=out)
         return
+    check_out(out, what)
     if not what.exists():
         raise CxrbenchError("there is no such run folder or file", where=str(what), fix="cxrbench runs list")
     if task is not None:
@@ -84,12 +93,54 @@ def score(
             raise CxrbenchError("--access and --text come from the task", where=f"--task {task}", fix="leave them out")
         samples, predictions, extra = _against_task(what, task, config, roots, allow_partial=allow_partial)
     else:
+        _refuse_unused(
+            {"--allow-partial": allow_partial or None, **{f"--{name}": paths for name, paths in roots.items()}}
+        )
         samples, predictions, extra = _bare(what, text or "none", access or "credentialed")
     if slices:
+        from cxrbench.data.load import check_slices
+
         extra["slices"] = opt.metric_names(slices)
+        check_slices(extra["slices"], samples, f"--slices {slices}")
     summary = _score_texts(samples, predictions, named, Sources(extra.pop("train"), words), replicates, extra)
     _print(summary, out, named, json_output=json_output)
-    _exit_code(summary)
+    _exit_code(summary, named)
+
+
+def _refuse_unused(flags: Mapping[str, Any]) -> None:
+    """A flag that a bare file has no use for would otherwise be swallowed."""
+    for flag, value in flags.items():
+        if value is not None:
+            raise CxrbenchError(f"{flag} needs a task to belong to", where=flag, fix="--task TASK, or leave it out")
+
+
+def check_out(out: Path | None, given: Path | None = None) -> None:
+    """Refuse, before anything long begins, a place where the summary would destroy something.
+
+    Raises:
+        CxrbenchError: the file is the input, a folder, or holds something that is no summary; or it has no folder.
+    """
+    if out is None:
+        return
+    where = f"--out {out}"
+    if given is not None and out.exists() and out.samefile(given):
+        raise CxrbenchError("the summary would replace the predictions", where=where, fix="another file name")
+    if out.is_dir():
+        raise CxrbenchError("this is a folder", where=where, fix=f"--out {out / 'summary.json'}")
+    if not out.parent.is_dir():
+        raise CxrbenchError("there is no such folder", where=str(out.parent), fix=f"mkdir -p {out.parent}")
+    if out.exists() and not _is_summary(out):
+        raise CxrbenchError(
+            "the file is there already and holds no summary of cxrbench", where=where, fix="another file name"
+        )
+
+
+def _is_summary(file: Path) -> bool:
+    try:
+        body = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(body, dict) and {"metrics", "n_expected", "outcomes"} <= set(body)
 
 
 def finish(
@@ -111,7 +162,7 @@ def finish(
     _print(summary, out, named, json_output=json_output)
     if not json_output:
         typer.echo(f"\nrun folder: {run.path}")
-    _exit_code(summary)
+    _exit_code(summary, named)
 
 
 def _named_only(summary: Mapping[str, Any], named: list[str]) -> dict[str, Any]:
@@ -128,8 +179,15 @@ def _named_only(summary: Mapping[str, Any], named: list[str]) -> dict[str, Any]:
         for name, groups in summary["slices"].items()
     }
     metrics = {key: values for key, values in summary["metrics"].items() if key in keys}
+    missing = {key: why for key, why in summary["not_scored"].items() if not named or key in keys}
     notes = [f"scored earlier, in summary.json: {', '.join(earlier)}"] if earlier else []
-    return {**summary, "metrics": metrics, "slices": slices, "notes": [*summary["notes"], *notes]}
+    return {
+        **summary,
+        "metrics": metrics,
+        "not_scored": missing,
+        "slices": slices,
+        "notes": [*summary["notes"], *notes],
+    }
 
 
 def _print(summary: Mapping[str, Any], out: Path | None, named: list[str], *, json_output: bool) -> None:
@@ -145,14 +203,18 @@ def _print(summary: Mapping[str, Any], out: Path | None, named: list[str], *, js
     show_summary(_named_only(summary, named))
 
 
-def _exit_code(summary: Mapping[str, Any]) -> None:
+def _exit_code(summary: Mapping[str, Any], named: list[str]) -> None:
+    """Exit 3 (4 where the machine is to blame) when something that was asked for is missing."""
+    from cxrbench.scoring import make_metric
     from cxrbench.summary import incomplete
 
-    missing = incomplete(summary)
+    keys = {make_metric(name).key for name in named}
+    missing = incomplete(summary, keys)
     if missing:
         for line in missing:
             typer.echo(f"incomplete: {line}", err=True)
-        broken = any(why["broken"] and why["required"] for why in summary["not_scored"].values())
+        asked = keys or set(summary["required"])
+        broken = any(why["broken"] and key in asked for key, why in summary["not_scored"].items())
         raise typer.Exit(Exit.INFRASTRUCTURE if broken else Exit.UNDECIDED)
 
 
@@ -183,14 +245,17 @@ def _against_task(
 
     spec = find_task(task)
     data = TaskData.find(spec, opt.load_config(config), roots)
-    note = check_count(spec, len(data.samples.samples), allow_partial=allow_partial)
-    samples = list(data.samples.samples)
+    note = check_count(spec, data.samples, allow_partial=allow_partial)
     replay = Replay(ModelOptions(argument=str(file)))
+    columns = {row.sample_id: row.subgroups for row in replay.file.rows}
+    # A column that the data set has too is the data set's: its values are the reference.
+    samples = [
+        replace(sample, subgroups={**columns.get(sample.sample_id, {}), **sample.subgroups})
+        for sample in data.samples.samples
+    ]
     predictions = replay.answers(samples)
     coverage = replay.file.coverage([sample.sample_id for sample in samples])
-    notes = [note] if note else []
-    if coverage.surplus:
-        notes.append(f"{coverage.surplus} rows of {file.name} belong to no sample of the task")
+    notes = [line for line in (note, surplus_note(coverage.surplus, file.name)) if line]
     train = (lambda: [sample.target for sample in data.pool]) if data.has_pool else None
     extra = {
         "train": train, "access": spec.access, "dataset": spec.dataset.name, "text": spec.text, "task": spec.name,
@@ -199,6 +264,14 @@ def _against_task(
         "n_task": len(samples), "n_full": spec.expected.n, "pool_note": lambda: pool_note(data),
     }  # fmt: skip
     return samples, predictions, extra
+
+
+def surplus_note(surplus: int, name: str) -> str | None:
+    """A line about rows that no sample of the task asked for."""
+    if not surplus:
+        return None
+    rows = "row belongs" if surplus == 1 else "rows belong"
+    return f"{surplus} {rows} to no sample of the task, in {name}"
 
 
 def _bare(file: Path, text: str, access: str) -> tuple[list[Sample], dict[str, Prediction], dict[str, Any]]:
@@ -221,7 +294,8 @@ def _bare(file: Path, text: str, access: str) -> tuple[list[Sample], dict[str, P
         if not reference.strip():
             empty += 1
             continue
-        samples.append(Sample(row.sample_id, row.sample_id, row.patient_id, reference, subgroups=dict(row.subgroups)))
+        study = row.study_id or row.sample_id
+        samples.append(Sample(row.sample_id, study, row.patient_id, reference, subgroups=dict(row.subgroups)))
         predictions[row.sample_id] = _answer(row.sample_id, row.prediction)
     extra: dict[str, Any] = {
         "train": None,

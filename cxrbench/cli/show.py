@@ -19,8 +19,12 @@ def console() -> Console:
     """Standard output; 100 columns when it is a file or a pipe."""
     from rich.console import Console
 
+    class Output(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would exit with 1, which here means a regression; main.py knows better
+
     named = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()
-    return Console(width=None if named else WIDTH, highlight=False, soft_wrap=False, emoji=False, markup=False)
+    return Output(width=None if named else WIDTH, highlight=False, soft_wrap=False, emoji=False, markup=False)
 
 
 def table(headings: Sequence[str], right: Sequence[int] = (), gap: int = 2) -> Table:
@@ -71,7 +75,9 @@ def interval(ci: Sequence[float] | None, unit: str = "") -> str:
 
 def signed(value: float | None) -> str:
     """A difference with its sign."""
-    return "-" if value is None else f"{value:+.4f}"
+    if value is None:
+        return "-"
+    return f"{value:+.4f}" if abs(value) < 10 else f"{value:+.1f}"
 
 
 def rate(value: float) -> str:
@@ -112,25 +118,54 @@ def show_summary(summary: Mapping[str, Any]) -> None:
     for line in (*counted(summary), *summary.get("notes", ())):
         out.print(f"  {line}")
     out.print()
-    out.print(whole(_scores(summary)))
-    for line in (*further_lines(summary), *caution_lines(summary)):
+    if summary["metrics"]:
+        out.print(whole(_scores(summary)))
+    for line in (*further_lines(summary, out.width), *caution_lines(summary)):
         out.print(line)
     for key, why in summary["not_scored"].items():
         out.print(f"not scored: {key}: {why['reason']}" + ("" if why["required"] else " (optional)"))
-    if summary["slices"]:
+    groups = telling_slices(summary)
+    if groups and any(_scored_in(entry) for slices in groups.values() for entry in slices.values()):
         out.print()
-        out.print(whole(_slices(summary, out.width)))
+        out.print(whole(_slices(groups, out.width)))
     if summary.get("speed", {}).get("reports"):
         out.print()
         for line in speed_lines(summary["speed"]):
             out.print(line)
 
 
+def show_speed(summary: Mapping[str, Any]) -> None:
+    """A run of random weights: what was answered and how fast."""
+    out = console()
+    out.print(f"{summary['task']} · {summary['model']}", style="bold")
+    out.print(f"answered {summary['n']} of {summary['n_expected']} samples")
+    for line in (*counted(summary), *summary["notes"]):
+        out.print(f"  {line}")
+    out.print()
+    for line in speed_lines(summary["speed"]):
+        out.print(line)
+
+
 def rests_on(summary: Mapping[str, Any]) -> str:
     """One line: how many samples of how many, how many clusters."""
-    unit = summary["cluster_unit"]
-    who = f"{summary['clusters']} patients" if unit == "patient" else "no patient ids: samples are the clusters"
+    who = clusters_line(summary)
     return f"scored {summary['n']} of {summary['n_expected']} samples{part_of(summary)}, {who}"
+
+
+def many(count: int, noun: str) -> str:
+    """A count with its noun, the plural with an s.
+
+    >>> many(1, "patient"), many(2, "batch")
+    ('1 patient', '2 batches')
+    """
+    return f"{count} {noun}" + ("" if count == 1 else "es" if noun.endswith("ch") else "s")
+
+
+def clusters_line(summary: Mapping[str, Any]) -> str:
+    """What is resampled together."""
+    if summary["cluster_unit"] == "patient":
+        return many(summary["clusters"], "patient")
+    return "no patient ids: samples are the clusters"
 
 
 def part_of(summary: Mapping[str, Any]) -> str:
@@ -161,11 +196,13 @@ def counted(summary: Mapping[str, Any]) -> list[str]:
 
 def distinct_line(summary: Mapping[str, Any]) -> str:
     """How many different reports a model wrote: a constant one can score well on words."""
-    found = summary["metrics"].get("distinct:exact")
-    if not found:
+    found = summary.get("distinct")
+    if not found or not found["reports"]:
         return ""
-    mine, theirs = found["distinct_count"]["value"], found["reference_distinct_count"]["value"]
-    return f"distinct reports: {mine:.0f} of {summary['n']}, where the references have {theirs:.0f}"
+    return (
+        f"distinct reports: {found['distinct']} of {found['reports']}, "
+        f"where the references have {found['reference_distinct']}"
+    )
 
 
 ROWS = 4
@@ -196,14 +233,31 @@ def _scores(summary: Mapping[str, Any]) -> Table:
     return made
 
 
-def further_lines(summary: Mapping[str, Any]) -> list[str]:
-    """Values that got no row, several to a line: per-label figures and the like."""
+def further_lines(summary: Mapping[str, Any], width: int) -> list[str]:
+    """Values that got no row, several to a line: per-label figures and the like; no name is parted from its figure."""
     lines = []
     for key, values in summary["metrics"].items():
         rest = [name for name in values if not name.startswith("reference_") and name not in rows_of(values)]
         if rest:
-            lines.append(f"{key}: " + ", ".join(f"{name} {figure(values[name]['value'])}" for name in rest))
+            lines += flowing(f"{key}:", [f"{name} {figure(values[name]['value'])}" for name in rest], width)
     return lines
+
+
+def flowing(lead: str, parts: Sequence[str], width: int) -> list[str]:
+    """Parts joined by commas on as few lines as fit, further lines indented; a part is never broken.
+
+    >>> flowing("f1:", ["edema 0.5", "effusion 0.25"], 16)
+    ['f1: edema 0.5,', '  effusion 0.25']
+    """
+    lines, line = [], lead
+    for number, part in enumerate(parts, start=1):
+        piece = part + ("," if number < len(parts) else "")
+        if len(line) + 1 + len(piece) > width and line.strip():
+            lines.append(line)
+            line = f"  {piece}"
+        else:
+            line = f"{line} {piece}"
+    return [*lines, line]
 
 
 def caution_lines(summary: Mapping[str, Any]) -> list[str]:
@@ -212,18 +266,28 @@ def caution_lines(summary: Mapping[str, Any]) -> list[str]:
     for key, values in summary["metrics"].items():
         for name in rows_of(values):
             entry = values[name]
-            if entry.get("note") and (entry["ci"] is None or "covers less" in entry["note"]):
+            if entry.get("note"):
                 noted.setdefault(entry["note"], []).append(f"{key} {name}")
     return [f"interval of {', '.join(where)}: {note}" for note, where in noted.items()]
 
 
-def _slices(summary: Mapping[str, Any], width: int) -> Table:
+def telling_slices(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The slices that divide anything: one whose every sample is "unknown" tells nothing (--json has it)."""
+    return {name: groups for name, groups in summary["slices"].items() if set(groups) != {"unknown"}}
+
+
+def _scored_in(entry: Mapping[str, Any]) -> int:
+    """How many samples of a group every metric scored."""
+    return min((values["n"] for metric in entry["metrics"].values() for values in metric.values()), default=0)
+
+
+def _slices(slices: Mapping[str, Mapping[str, Any]], width: int) -> Table:
     """Slices in rows, primary values in columns: as many as the terminal has room for."""
-    first = next(iter(summary["slices"].values()))
+    first = next(iter(slices.values()))
     numbers = [
         (key, name) for group in list(first.values())[:1] for key, values in group["metrics"].items() for name in values
     ]
-    room = width - max(len(f"{name} = {group}") for name, groups in summary["slices"].items() for group in groups) - 14
+    room = width - max(len(f"{name} = {group}") for name, groups in slices.items() for group in groups) - 14
     shown: list[tuple[str, str]] = []
     used = 0
     for key, name in numbers:
@@ -232,21 +296,20 @@ def _slices(summary: Mapping[str, Any], width: int) -> Table:
             break
         shown.append((key, name))
     made = table(["slice", "scored", *(f"{key}\n{name}" for key, name in shown)], right=range(1, 2 + len(shown)))
-    for name, groups in summary["slices"].items():
+    for name, groups in slices.items():
         for group, entry in groups.items():
             cells = [figure(entry["metrics"].get(key, {}).get(value, {}).get("value")) for key, value in shown]
-            counts = [values["n"] for metric in entry["metrics"].values() for values in metric.values()]
-            scored = min(counts, default=0)
-            many = str(entry["n"]) if scored == entry["n"] else f"{scored} of {entry['n']}"
-            made.add_row(f"{name} = {group}", many, *cells)
+            scored = _scored_in(entry)
+            count = str(entry["n"]) if scored == entry["n"] else f"{scored} of {entry['n']}"
+            made.add_row(f"{name} = {group}", count, *cells)
     return made
 
 
 def speed_lines(speed: Mapping[str, Any]) -> list[str]:
-    """Two or three lines on speed and memory."""
+    """Three or four lines on speed and memory."""
     if not speed.get("reports_per_s"):
         return []
-    first = f"speed: {rate(speed['reports_per_s'])} reports/s over {speed['seconds']:.2g} s"
+    first = f"speed: {rate(speed['reports_per_s'])} reports/s over {rate(speed['seconds'])} s"
     if speed.get("segments", 1) > 1:
         first += f" in {speed['segments']} parts"
     if "latency_p50" in speed:
@@ -258,8 +321,9 @@ def speed_lines(speed: Mapping[str, Any]) -> list[str]:
         for name in ("image_read", "preprocess")
         if f"{name}_mean" in speed
     ]
-    stages += [f"{n} {speed[f'{n}_seconds']:.1f} s" for n in ("encode", "prefill", "decode") if f"{n}_seconds" in speed]
+    walls = [f"{n} {speed[f'{n}_seconds']:.1f} s" for n in ("encode", "prefill", "decode") if f"{n}_seconds" in speed]
+    whole_run = f"all batches: {', '.join(walls)}" if walls else ""
     memory = f"peak memory {size(speed.get('peak_rss'))}"
     if speed.get("peak_device_memory"):
         memory += f", device {size(speed['peak_device_memory'])}"
-    return [first, *("       " + line for line in ("; ".join(stages), memory) if line)]
+    return [first, *("       " + line for line in ("; ".join(stages), whole_run, memory) if line)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from cxrbench.spec import SLICES
 from cxrbench.types import Sample
 
 if TYPE_CHECKING:
-    from cxrbench.spec import TaskSpec
+    from cxrbench.spec import Expected, ExpectedSplit, TaskSpec
 
 
 def open_dataset(name: str) -> Dataset:
@@ -76,7 +76,7 @@ class TaskData:
                 where=f"data set {self.spec.dataset.name}, split {self.spec.dataset.split}",
                 fix=f"cxrbench data check {self.spec.dataset.name}",
             )
-        _check_slices(self.spec, found.samples)
+        check_slices(self.spec.slices, found.samples, f"task {self.spec.name}, key slices", SLICES)
         wanted = set(self.spec.slices) & {"seen-in-train", "duplicate"}
         if not wanted:
             return found
@@ -127,15 +127,19 @@ def _check_options(spec: TaskSpec, known: Mapping[str, tuple[str, ...]]) -> None
             )
 
 
-def _check_slices(spec: TaskSpec, samples: Sequence[Sample]) -> None:
-    """Refuse a slice that is neither one of cxrbench's own nor a column of the data."""
-    columns = {name for sample in samples for name in sample.subgroups} | set(SLICES)
-    for name in spec.slices:
+def check_slices(names: Iterable[str], samples: Sequence[Sample], where: str, own: Iterable[str] = ()) -> None:
+    """Refuse a slice that is neither a column of the samples nor one of cxrbench's `own`.
+
+    Raises:
+        CxrbenchError: no sample has the column; names the nearest.
+    """
+    columns = {name for sample in samples for name in sample.subgroups} | set(own)
+    for name in names:
         if name not in columns:
             raise CxrbenchError(
                 f"no sample has a column {name!r} to slice by{suggest(name, columns)}",
-                where=f"task {spec.name}, key slices",
-                fix=f"one of: {', '.join(sorted(columns))}",
+                where=where,
+                fix=f"one of: {', '.join(sorted(columns))}" if columns else "a file with further columns",
             )
 
 
@@ -150,8 +154,8 @@ def pool_note(data: TaskData) -> str | None:
     )
 
 
-def check_count(spec: TaskSpec, found: int, *, allow_partial: bool) -> str | None:
-    """Compare the number of samples with what the task states.
+def check_count(spec: TaskSpec, found: SampleSet, *, allow_partial: bool) -> str | None:
+    """Compare the samples, and the studies of the split they come from, with what the task states.
 
     Returns:
         None when they agree or nothing is stated, else one line to print and record.
@@ -159,14 +163,25 @@ def check_count(spec: TaskSpec, found: int, *, allow_partial: bool) -> str | Non
     Raises:
         CxrbenchError: a verified count is contradicted and partial data were not allowed.
     """
-    expected = spec.expected
-    if expected.n is None or expected.n == found:
-        return None
-    line = f"{found} samples, {expected.n} expected ({expected.evidence}: {expected.source})"
-    if expected.evidence == "verified" and not allow_partial:
+    expected, split = spec.expected, spec.expected.split
+    lines = []
+    if expected.n is not None and expected.n != len(found.samples):
+        here = f"{len(found.samples)} samples"
+        if not allow_partial:
+            _refuse_partial(spec, f"{spec.name} has {here}", "n", expected.n, expected)
+        lines.append(f"{here}, {expected.n} expected ({expected.evidence}: {expected.source})")
+    if split is not None and split.n != found.studies:
+        name, here = f"the split {spec.dataset.split}", f"{found.studies} studies"
+        if not allow_partial:
+            _refuse_partial(spec, f"{name} of {spec.dataset.name} has {here}", "split.n", split.n, split)
+        lines.append(f"{here} of {name}, {split.n} expected ({split.evidence}: {split.source})")
+    return "; ".join(lines) or None
+
+
+def _refuse_partial(spec: TaskSpec, found: str, key: str, full: int, about: Expected | ExpectedSplit) -> None:
+    if about.evidence == "verified":
         raise CxrbenchError(
-            f"{spec.name} has {found} samples here, but {expected.n} in full",
-            where=f"expected.n is {expected.evidence}: {expected.source}",
+            f"{found} here, but {full} in full",
+            where=f"expected.{key} is {about.evidence}: {about.source}",
             fix=f"cxrbench data check {spec.dataset.name}; --allow-partial scores what is there and records it",
         )
-    return line

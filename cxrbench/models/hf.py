@@ -31,6 +31,9 @@ PROMPTS: Mapping[str, str] = {
 }
 """cxrbench's own instructions, by what the task asks for (`target`)."""
 
+OF_THE_IMAGE = " for this chest X-ray"
+"""Left out of the instruction where the task offers no image."""
+
 GIVEN = ("indication", "history", "technique", "comparison", "findings")
 """Sections that are named after the instruction when the task offers them, in this order."""
 
@@ -151,6 +154,7 @@ class HuggingFace:
             used = [f"section:{name}" for name in SECTIONS if name in self._fields and name in sections]
         else:
             lead = PROMPTS[self.target] if sample.question is None else ""
+            lead = lead if sample.images else lead.replace(OF_THE_IMAGE, "")
             given = [name for name in GIVEN if name in sections]
             lines = [f"{name.capitalize()}: {sections[name]}" for name in given]
             text, used = "\n".join([lead, *lines] if lead else lines), [f"section:{name}" for name in given]

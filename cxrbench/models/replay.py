@@ -15,9 +15,7 @@ from cxrbench.errors import CxrbenchError
 from cxrbench.models.base import ModelCard, ModelOptions, Prepared
 from cxrbench.models.baselines import Lookup, refuse_settings
 from cxrbench.predictions_file import ID_COLUMNS, TEXT, read_predictions
-from cxrbench.types import FAILURES, Generation, Prediction, Request, RequestKind, Sample
-
-MISSING = "missing_prediction"
+from cxrbench.types import FAILURES, MISSING, Generation, Prediction, Request, RequestKind, Sample
 
 
 class Replay(Lookup):
