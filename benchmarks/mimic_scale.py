@@ -23,9 +23,9 @@ from pathlib import Path
 from types import ModuleType
 
 from cxrbench.data.base import Roots, Slice
+from cxrbench.data.chexpert import LABELS
 from cxrbench.data.mimic_cxr import MimicCxr
 from cxrbench.data.mimic_section_rules import FINDINGS_PARTS, FORCED_RANGES, FORCED_SECTIONS, SECTION_NAMES
-from cxrbench.data.mimic_tables import LABELS
 from cxrbench.data.sections import split_report, study_sections
 from cxrbench.errors import CxrbenchError
 
@@ -176,7 +176,7 @@ def build(root: Path, studies: int) -> Roots:
         "ProcedureCodeSequence_CodeMeaning ViewCodeSequence_CodeMeaning PatientOrientationCodeSequence_CodeMeaning"
     )
     write(tables / "mimic-cxr-2.0.0-metadata.csv.gz", columns.split(), meta_rows)
-    write(tables / "mimic-cxr-2.0.0-chexpert.csv.gz", ["subject_id", "study_id", *LABELS], label_rows)
+    write(tables / "mimic-cxr-2.0.0-chexpert.csv.gz", ["subject_id", "study_id", *sorted(LABELS)], label_rows)
     return {"reports": (root / "reports",), "images": (root / "images",), "tables": (tables,)}
 
 

@@ -66,10 +66,15 @@ def _base(variable: str, default: str) -> Path:
     return (given if given.is_absolute() else Path.home() / default) / "cxrbench"
 
 
+def plain(path: Path) -> Path:
+    """The absolute path without `..`. A path without `..` keeps its links: they may be the user's way to move data."""
+    return path.resolve() if ".." in path.parts else path.absolute()
+
+
 def _files(file: Path | None) -> list[Path]:
     """The files that are read, the nearest last: that of `--config` alone, or the user's and the folder's."""
     if file is not None:
-        return [file.absolute()]
+        return [plain(file)]
     user, local = user_file(), Path.cwd() / NAME
     return [user] if user.resolve() == local.resolve() else [user, local]
 
@@ -109,7 +114,7 @@ def _paths(value: Any, base: Path, where: str) -> tuple[Path, ...]:
     ):
         raise CxrbenchError(f"expected a path or a list of paths, found {value!r}", where=where)
     try:
-        return tuple(base / Path(item).expanduser() for item in values)
+        return tuple(plain(base / Path(item).expanduser()) for item in values)
     except RuntimeError as error:
         raise CxrbenchError("the home folder of a path is not known", where=where, fix="write it in full") from error
 
@@ -179,8 +184,10 @@ def _over(old: DataEntry, new: DataEntry) -> DataEntry:
     return DataEntry({**old.roots, **new.roots}, new.prepared or old.prepared, new.image_cache or old.image_cache)
 
 
-def load_config(file: Path | None = None) -> Config:
+def load_config(file: Path | None = None, *, may_be_new: bool = False) -> Config:
     """Read the settings; a file that does not exist counts as empty, unless it was named by `--config`.
+
+    `may_be_new`: the command writes to the settings, so that the file named may be one to be made.
 
     Raises:
         CxrbenchError: a file is damaged, a value is of the wrong kind, or the working directory's file names
@@ -192,8 +199,9 @@ def load_config(file: Path | None = None) -> Config:
     own = _files(file)[0]
     for each in _files(file):
         body = _read(each)
-        if body is None and file is not None:
-            raise CxrbenchError("there is no such settings file", where=str(file), fix="check --config")
+        if body is None and file is not None and not may_be_new:
+            fix = f"check --config; cxrbench data add NAME ... --config {file} makes one"
+            raise CxrbenchError("there is no such settings file", where=str(file), fix=fix)
         for name, entry in _entries(body or {}, each).items():
             data[name] = _over(data.get(name, DataEntry()), entry)
         nearer = _asset_places(body or {}, each)
@@ -228,7 +236,7 @@ def remember(file: Path, name: str, entry: DataEntry) -> None:
         if key not in new:
             table.pop(key, None)
         elif new[key] != old.get(key):
-            values = [str(path) for path in new[key]]
+            values = [str(plain(path)) for path in new[key]]
             table[key] = values[0] if key in _FOLDERS else values
     _write(file, document)
 
@@ -263,6 +271,11 @@ def _document(file: Path) -> TOMLDocument:
     return tomlkit.parse(file.read_text(encoding="utf-8") if _read(file) is not None else "")
 
 
+def _for_its_owner(path: str, flags: int) -> int:
+    """An `opener`: the settings say where credentialed data lie, so a new file is its owner's alone."""
+    return os.open(path, flags, 0o600)
+
+
 def _write(file: Path, document: TOMLDocument) -> None:
     import tomlkit
 
@@ -270,7 +283,9 @@ def _write(file: Path, document: TOMLDocument) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(f"{file.name}.part")
-        part.write_text(tomlkit.dumps(document), encoding="utf-8")
+        part.unlink(missing_ok=True)
+        with open(part, "w", encoding="utf-8", opener=_for_its_owner) as handle:
+            handle.write(tomlkit.dumps(document))
         if file.exists():
             part.chmod(file.stat().st_mode & 0o777)
         part.replace(file)

@@ -11,6 +11,8 @@ import hashlib
 import io
 import json
 import math
+import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +27,12 @@ TEXT, REFERENCE, PATIENT = "prediction", "reference", "patient_id"
 
 SPREADSHEET_ERRORS = frozenset({"#NAME?", "#REF!", "#VALUE!", "#N/A", "#DIV/0!", "#NULL!", "#NUM!"})
 """What a spreadsheet leaves where it took a text for a formula ("- lungs clear" begins with a minus)."""
+
+FLOAT_ID = re.compile(r"[+-]?[0-9]+(\.[0-9]*([eE][+-]?[0-9]+)?|[eE]\+[0-9]+)")
+"""What programs make of a number that was an id: pandas 1234.0 beside an empty cell, a spreadsheet 1.23457E+11."""
+
+SEPARATORS: Mapping[str, str] = {",": "commas", "\t": "tabs", ";": "semicolons"}
+"""What stands between the columns of tables people have. Spreadsheets write semicolons in much of Europe."""
 
 Record = tuple[str, Mapping[str, Any]]
 """Where a row stands ("line 7", "row 7"), and its cells by column."""
@@ -180,16 +188,7 @@ class _Builder:
         )
 
     def _first(self, where: str, cells: Mapping[str, Any]) -> None:
-        found = [name for name in ID_COLUMNS if name in cells]
-        missing = " or ".join(ID_COLUMNS) if not found else TEXT if TEXT not in cells else ""
-        if missing:
-            near = suggest(TEXT if found else ID_COLUMNS[0], [str(name) for name in cells])
-            raise self._error(
-                f"the predictions file has no column {missing}{near}",
-                where,
-                f"rename the columns to {ID_COLUMNS[0]} and {TEXT}",
-            )
-        self.id_column, self.has_references = found[0], REFERENCE in cells
+        self.id_column, self.has_references = _id_column(self.path, where, cells), REFERENCE in cells
 
     def _text(self, where: str, cells: Mapping[str, Any], column: str) -> str:
         if column not in cells:
@@ -238,6 +237,21 @@ class _Builder:
 
     def _error(self, what: str, where: str, fix: str) -> CxrbenchError:
         return CxrbenchError(what, where=f"{self.path}, {where}" if where else str(self.path), fix=fix)
+
+
+def _id_column(path: Path, where: str, names: Iterable[Any]) -> str:
+    """Which of the columns is the key; an error where there is none, or no prediction."""
+    there = [str(name) for name in names]
+    found = [name for name in ID_COLUMNS if name in there]
+    missing = " or ".join(ID_COLUMNS) if not found else TEXT if TEXT not in there else ""
+    if missing:
+        near = suggest(TEXT if found else ID_COLUMNS[0], there)
+        raise CxrbenchError(
+            f"the predictions file has no column {missing}{near}",
+            where=f"{path}, {where}",
+            fix=f"rename the columns to {ID_COLUMNS[0]} and {TEXT}",
+        )
+    return found[0]
 
 
 def _missing(value: Any) -> bool:
@@ -313,10 +327,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _delimited(delimiter: str) -> Callable[[Path, bytes], Iterator[Record]]:
     def read(path: Path, body: bytes) -> Iterator[Record]:
-        reader = csv.reader(io.StringIO(_decode(path, body), newline=""), delimiter=delimiter, strict=True)
+        text = _decode(path, body)
+        _check_separator(path, text.partition("\n")[0], delimiter)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         try:
             header = next(reader, [])
-            _check_header(path, header)
+            _check_header(path, header, "line 1")
+            if header:
+                _id_column(path, "line 1", header)
             for row in reader:
                 if row:
                     yield _csv_row(path, reader.line_num, header, row)
@@ -330,13 +348,37 @@ def _delimited(delimiter: str) -> Callable[[Path, bytes], Iterator[Record]]:
     return read
 
 
-def _check_header(path: Path, header: list[str]) -> None:
+def _check_separator(path: Path, line: str, delimiter: str) -> None:
+    """Refuse a table whose header is one once it is cut at another separator than the suffix says."""
+    wanted = {*ID_COLUMNS, TEXT}
+    names = {each: {cell.strip().strip('"').lower() for cell in line.split(each)} for each in SEPARATORS}
+    for separator, word in SEPARATORS.items():
+        if separator in line and wanted & names[separator] and not wanted & names[delimiter]:
+            suffix = {",": ".csv", "\t": ".tsv"}.get(separator)
+            raise CxrbenchError(
+                f"the columns are separated by {word}, not {SEPARATORS[delimiter]}",
+                where=f"{path}, line 1",
+                fix=f"give the file's name the ending {suffix}" if suffix else _with_commas(path),
+            )
+
+
+def _with_commas(path: Path) -> str:
+    """The command that writes a table of semicolons anew, every cell as it was."""
+    code = (
+        "import csv; "
+        f"csv.writer(open('new.csv', 'w', newline='', encoding='utf-8')).writerows("
+        f"csv.reader(open({path.name!r}, newline='', encoding='utf-8-sig'), delimiter=';'))"
+    )
+    return f"write it with commas: python3 -c {shlex.quote(code)}"
+
+
+def _check_header(path: Path, header: list[str], where: str) -> None:
     """Refuse two columns of one name, by number: where the header is missing, its cells are a report's words."""
     for number, name in enumerate(header, start=1):
         first = header.index(name) + 1
         if name and first != number:
             raise CxrbenchError(
-                f"columns {first} and {number} have the same name", where=f"{path}, header", fix="rename or drop one"
+                f"columns {first} and {number} have the same name", where=f"{path}, {where}", fix="rename or drop one"
             )
 
 
@@ -349,6 +391,14 @@ def _csv_row(path: Path, line: int, header: list[str], row: list[str]) -> Record
             fix="put texts that hold the delimiter between double quotes; if it is the last row, it may be cut off",
         )
     cells = dict(zip(header, row, strict=True))
+    for name in (*ID_COLUMNS, PATIENT):
+        if FLOAT_ID.fullmatch(cells.get(name, "")):
+            raise CxrbenchError(
+                f"a {name} is a number with a decimal point",
+                where=f"{path}, {where}",
+                fix="write ids as text (pandas makes 5 into 5.0 beside empty cells, a spreadsheet makes long ones "
+                "into 1.2E+11); where the point belongs to them, use JSONL",
+            )
     for name in (TEXT, REFERENCE):
         if cells.get(name) in SPREADSHEET_ERRORS:
             raise CxrbenchError(
@@ -366,7 +416,7 @@ def _parquet(path: Path, body: bytes) -> Iterator[Record]:
     number = 0
     try:
         table = pq.ParquetFile(pa.BufferReader(body))
-        _check_header(path, list(table.schema_arrow.names))
+        _check_header(path, list(table.schema_arrow.names), "schema")
         for batch in table.iter_batches(batch_size=1024):
             for row in batch.to_pylist():
                 number += 1

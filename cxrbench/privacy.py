@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -66,6 +68,36 @@ def private_folder(path: Path) -> Path:
     return path
 
 
+def hold(handle: int) -> None:
+    """Hold an open file or folder of cxrbench's own until it is closed or the process dies, however it dies.
+
+    What nobody holds is known as a leftover by that. Where a file system has no locks, leftovers stay.
+    """
+    import fcntl
+
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX)
+
+
+def remove_left(path: Path) -> None:
+    """Remove a file or a folder that a process made, held and left when it was killed.
+
+    What a process still holds, what belongs to another user and what a link points to stays.
+    """
+    import fcntl
+
+    # To be locked on a network file system a file must be open for writing; a folder cannot be.
+    access = os.O_RDONLY if path.is_dir() else os.O_RDWR
+    with suppress(OSError):
+        handle = os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            if os.fstat(handle).st_uid == os.geteuid():
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        finally:
+            os.close(handle)
+
+
 def close_tree(folder: Path) -> None:
     """Take every right of others from a folder of cxrbench's own and what is in it; links are not followed."""
     for place, folders, files in os.walk(folder):
@@ -103,6 +135,39 @@ def claim_folder(folder: Path) -> Path:
             code=Exit.INFRASTRUCTURE,
         ) from error
     return folder
+
+
+@contextmanager
+def claiming(folder: Path) -> Iterator[Path]:
+    """Claim a folder for what the block makes in it; a block that fails leaves the place as it was found.
+
+    A folder that was claimed before keeps what is in it.
+
+    Raises:
+        CxrbenchError: as `claim_folder`.
+    """
+    if is_claimed(folder):
+        yield claim_folder(folder)
+        return
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    mode = None if missing else folder.stat().st_mode & 0o777
+    claim_folder(folder)
+    try:
+        yield folder
+    except BaseException:
+        with suppress(OSError):  # the first error is the one to tell
+            _empty(folder)
+            if mode is not None:
+                folder.chmod(mode)
+            for place in missing:
+                place.rmdir()  # unless something else has come into it meanwhile
+        raise
+
+
+def _empty(folder: Path) -> None:
+    """Delete what is in a folder that was empty when it was claimed."""
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def is_claimed(folder: Path) -> bool:

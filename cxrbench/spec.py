@@ -26,6 +26,8 @@ _NOT_ASKED = {"title", "citation", "notes", "expected", "metrics", "slices"}
 """Keys that do not change what a model is asked or compared with; left out of the hash. Metrics have signatures of
 their own, so a metric or a slice can be added to a task without generating anew."""
 
+_EVERY_KEY = "cxrbench list tasks --show custom-findings shows one; docs/tasks.md of the repository lists every key"
+
 SLICES = ("abnormal", "seen-in-train", "duplicate", "sex", "age", "race", "view")
 """Subgroup columns cxrbench makes itself; a data set's own columns can be tabulated as well."""
 
@@ -65,13 +67,25 @@ class Metrics(_Part):
     optional: tuple[str, ...] = ()
 
 
+class ExpectedSplit(_Part):
+    """How many studies the split has before any rule of the task, and how well that is known."""
+
+    n: int
+    evidence: Evidence = "unverified"
+    source: str = ""
+
+
 class Expected(_Part):
-    """How many samples the task (and its train split, `pool_n`) has in full, and how well that is known."""
+    """How many samples the task (and its train split, `pool_n`) has in full, and how well that is known.
+
+    `split`: the studies of the split itself, known for some splits whose samples nobody has counted.
+    """
 
     n: int | None = None
     pool_n: int | None = None
     evidence: Evidence = "unverified"
     source: str = ""
+    split: ExpectedSplit | None = None
 
 
 class TaskSpec(_Part):
@@ -130,7 +144,9 @@ def _refuse_double_keys(node: yaml.Node, file: Path) -> None:
         for key, value in node.value:
             if key.value in seen:
                 raise CxrbenchError(
-                    f"the key {key.value!r} stands twice", where=f"{file}, line {key.start_mark.line + 1}"
+                    f"the key {key.value!r} stands twice",
+                    where=f"{file}, line {key.start_mark.line + 1}",
+                    fix="keep one of them",
                 )
             seen.add(key.value)
             _refuse_double_keys(value, file)
@@ -169,7 +185,7 @@ def _explain(error: ValidationError, lines: Mapping[tuple[str | int, ...], int],
     return CxrbenchError(
         what + (f" (and {more} more)" if more else ""),
         where=f"{file}, line {lines.get(path, 1)}, key {key}",
-        fix="docs/tasks.md lists every key",
+        fix=_EVERY_KEY,
     )
 
 
@@ -199,7 +215,7 @@ def read_task(file: Path) -> TaskSpec:
             f"not valid YAML: {getattr(error, 'problem', None) or error}", where=f"{file}{line}"
         ) from error
     if node is None or not isinstance(body, dict):
-        raise CxrbenchError("a task file is a mapping of keys", where=str(file), fix="docs/tasks.md shows one")
+        raise CxrbenchError("a task file is a mapping of keys", where=str(file), fix=_EVERY_KEY)
     _refuse_double_keys(node, file)
     try:
         spec = TaskSpec.model_validate(body)

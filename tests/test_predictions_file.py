@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pandas as pd
 import pyarrow as pa
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from cxrbench.errors import CxrbenchError, Exit
-from cxrbench.predictions_file import SPREADSHEET_ERRORS, read_predictions
+from cxrbench.predictions_file import FLOAT_ID, SPREADSHEET_ERRORS, read_predictions
 
 SECRET = "Large left effusion"
 
@@ -39,7 +40,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 tables = st.lists(st.tuples(texts.filter(bool), texts), min_size=1, max_size=6, unique_by=lambda row: row[0])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tables)
 def test_jsonl_keeps_every_text(tmp_path, rows):
     lines = (json.dumps({"sample_id": i, "prediction": p}, ensure_ascii=False) + "\n" for i, p in rows)
@@ -47,7 +48,7 @@ def test_jsonl_keeps_every_text(tmp_path, rows):
     assert [(row.sample_id, row.prediction) for row in found.rows] == rows
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tables)
 def test_parquet_keeps_every_text(tmp_path, rows):
     path = tmp_path / "p.parquet"
@@ -55,12 +56,13 @@ def test_parquet_keeps_every_text(tmp_path, rows):
     assert [(row.sample_id, row.prediction) for row in read_predictions(path).rows] == rows
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tables)
 def test_csv_written_by_pandas_keeps_every_text(tmp_path, rows):
     path = tmp_path / "p.csv"
     # pandas leaves a lone carriage return unquoted, which no CSV reader can undo
     rows = [(i.replace("\r", " "), p.replace("\r", " ")) for i, p in rows if p not in SPREADSHEET_ERRORS]
+    rows = [row for row in rows if not FLOAT_ID.fullmatch(row[0])]
     assume(rows)
     rows = [row for n, row in enumerate(rows) if row[0] not in {i for i, _ in rows[:n]}]
     pd.DataFrame(rows, columns=["sample_id", "prediction"]).to_csv(path, index=False)
@@ -184,9 +186,19 @@ def test_damaged_jsonl_is_named_by_line(tmp_path, content, words):
         ('sample_id,prediction\na,clear\nb,"Large left effu', ["line 3", "cannot be read"]),
         ('sample_id,prediction\na,"Large" left effusion\n', ["line 2", "double quotes"]),
         ("sample_id,prediction\na,#NAME?\n", ["line 2", "spreadsheet"]),
-        ("sample_id,prediction,prediction\na,b,c\n", ["columns 2 and 3"]),
-        ("sample_id;prediction\na;b\n", ["no column sample_id or study_id"]),
-        ("a,Large left effusion\n", ["no row"]),
+        ("sample_id,prediction,prediction\na,b,c\n", ["columns 2 and 3", "line 1"]),
+        ("sample_id;prediction\na;b\n", ["separated by semicolons, not commas", "line 1"]),
+        ('"sample_id";"prediction"\n"a";"Large left effusion"\n', ["separated by semicolons", "line 1"]),
+        ("Study_ID;Prediction\na;b\n", ["separated by semicolons", "line 1"]),
+        ("sample_id\tprediction\na\tb\n", ["separated by tabs, not commas", "line 1", ".tsv"]),
+        ("Study,prediction\na,b\n", ["no column sample_id or study_id", "line 1"]),
+        ("sample_id,text\na,b\n", ["no column prediction", "line 1"]),
+        ("a,Large left effusion\n", ["no column sample_id or study_id", "line 1"]),
+        ("sample_id,prediction\n1234.0,clear\n", ["line 2", "a sample_id is a number with a decimal point", "as text"]),
+        ("sample_id,prediction\n1.5,clear\n", ["line 2", "number with a decimal point"]),
+        ("sample_id,prediction\n1.23457E+11,clear\n", ["line 2", "number with a decimal point"]),
+        ("sample_id,prediction\n5E+15,clear\n", ["line 2", "number with a decimal point"]),
+        ("sample_id,prediction,patient_id\na,clear,7.0\n", ["line 2", "a patient_id is a number with a decimal point"]),
         ("sample_id,prediction\n", ["no row"]),
         ("sample_id,prediction\na,x\n\na,y\n", ["line 2 and line 4"]),
         ("sample_id,prediction\n,x\n", ["line 2", "no sample_id"]),
@@ -195,6 +207,25 @@ def test_damaged_jsonl_is_named_by_line(tmp_path, content, words):
 )
 def test_damaged_csv_is_named_by_line(tmp_path, content, words):
     refused(write(tmp_path, "p.csv", content), *words)
+
+
+@pytest.mark.parametrize("name", ["1.2.840.113619", "59990e12", "1234", "007", "1.5a", "CXR1_IM-1", "5e3"])
+def test_what_a_program_did_not_make_of_a_number_is_an_id(tmp_path, name):
+    path = write(tmp_path, "p.csv", f"sample_id,prediction\n{name},clear\n")
+    assert read_predictions(path).texts() == {name: "clear"}
+    spelled = write(tmp_path, "p.jsonl", '{"sample_id": "1.5", "prediction": "clear"}\n')
+    assert read_predictions(spelled).texts() == {"1.5": "clear"}
+
+
+def test_commas_in_a_tsv_are_named(tmp_path):
+    refused(write(tmp_path, "p.tsv", "sample_id,prediction\na,b\n"), "separated by commas, not tabs", "line 1", ".csv")
+
+
+def test_the_command_for_semicolons_gives_a_file_that_can_be_read(tmp_path):
+    path = write(tmp_path, "it's.csv", 'sample_id;prediction\na;"clear; ""no"" effusion, seen\nhere"\n')
+    command = refused(path, "separated by semicolons").fix.removeprefix("write it with commas: ")
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+    assert read_predictions(tmp_path / "new.csv").texts() == {"a": 'clear; "no" effusion, seen\nhere'}
 
 
 def test_a_missing_header_does_not_leak_a_report(tmp_path):

@@ -74,6 +74,7 @@ def test_a_mistake_names_line_and_key(tmp_path, old, new, what, line):
     error = fails(tmp_path, GOOD.replace(old, new))
     assert what in error.what
     assert f"line {line}" in error.where
+    assert error.fix == "keep one of them" if "twice" in what else "--show custom-findings" in error.fix
 
 
 def test_what_is_no_yaml_or_no_text_is_refused(tmp_path):

@@ -20,9 +20,10 @@ HEAD = """\
 A task pairs a split of a data set with a rule of inclusion, a target, what the model is offered, and metrics. The
 tables are made from tasks/*.yaml by `python tools/task_table.py`.
 
-`n` is the number of samples in the full data set. Evidence `verified`: counted on the data or stated by primary files
-that were read; a data set here with another count is then an error unless `--allow-partial` is given. `primary`: the
-authors say so. `unverified`: hearsay; printed beside what was found.
+`n` is the number of samples in the full data set; "split" after it is the number of studies of the split before any
+rule, where the samples themselves have not been counted. Evidence `verified`: counted on the data or stated by primary files
+that were read; a data set here with another count is then an error unless `--allow-partial` is given (then both counts
+stand in the run's notes). `primary`: the authors say so. `unverified`: hearsay; printed beside what was found.
 
 """
 
@@ -49,7 +50,7 @@ a wrong value is an error that names file, line and key. Begin with a task that 
 | `generation` | settings such as max_new_tokens |
 | `metrics.required`, `.optional` | `name` or `name:preset`; a required one that cannot run makes the run incomplete (exit 3) |
 | `slices` | subgroup tables: abnormal, seen-in-train, duplicate, sex, age, race, view, or any column of the data |
-| `citation`, `expected`, `notes` | whom to cite; `{n, pool_n, evidence, source}` (pool_n: the train split's); the data card |
+| `citation`, `expected`, `notes` | whom to cite; `{n, pool_n, evidence, source, split}` (pool_n: the train split's; split: `{n, evidence, source}`, the studies of the split before any rule); the data card |
 """
 
 
@@ -77,6 +78,9 @@ def row(spec: TaskSpec) -> str:
     """One line of the table."""
     n = "unknown" if spec.expected.n is None else f"{spec.expected.n:,}"
     source = f": {spec.expected.source}" if spec.expected.source else ""
+    if (split := spec.expected.split) is not None:
+        n += f"; split {split.n:,}"
+        source += f"; split {split.evidence}: {split.source}"
     cells = [
         f"`{spec.name}` v{spec.version}", spec.target, included(spec), spec.unit, views(spec),
         ", ".join(spec.offer) or "-", n, f"{spec.expected.evidence}{source}",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cxrbench.config import DataEntry
     from cxrbench.data.base import Check, Dataset
     from cxrbench.data.load import TaskData
+    from cxrbench.spec import TaskSpec
     from cxrbench.types import Sample
 
 app = typer.Typer(help="Where data lie: add, check, prepare, list.", no_args_is_help=True, rich_markup_mode=None)
@@ -46,11 +47,13 @@ def add(
     here: Annotated[bool, typer.Option("--here", help="Write ./cxrbench.toml instead of the user's file.")] = False,
     config: opt.ConfigFile = None,
 ) -> None:
-    """Remember where a data set lies. What is given replaces what was remembered for that root.
+    """Remember where a data set lies, and look at it. What is given replaces what was remembered for that root.
+
+    Exit 1 when something is wrong with what is there; it is remembered all the same. What is not given yet is no error.
 
     cxrbench data add mimic-cxr --reports FILES --images JPG --tables CSVS
     """
-    from cxrbench.config import NAME, DataEntry, own_entry, remember
+    from cxrbench.config import NAME, DataEntry, load_config, own_entry, plain, remember
     from cxrbench.data.load import open_dataset
 
     dataset = open_dataset(name)
@@ -58,24 +61,34 @@ def add(
     for path in paths or ():
         if not path.exists():
             raise CxrbenchError("there is no such file or folder", where=str(path))
+        path = plain(path)
         root = dataset.recognise(path)
         if root is None:
             raise CxrbenchError(
                 f"{name} does not recognise this path", where=str(path), fix=f"name its root: {_root_options(dataset)}"
             )
-        given[root] = (*given.get(root, ()), path.absolute())
+        given[root] = (*given.get(root, ()), path)
     unknown = set(given) - set(dataset.roots)
     if unknown or not given:
         raise CxrbenchError(
             f"{name} has no root {sorted(unknown)[0]!r}" if unknown else "no root was given",
             fix=f"{_root_options(dataset)}" if dataset.roots else f"{name} needs none",
         )
-    settings = opt.load_config(config)
+    settings = load_config(config, may_be_new=True)
     target = Path.cwd() / NAME if here else settings.file
     old = own_entry(target, name)
     remember(target, name, DataEntry({**old.roots, **given}, prepared=None, image_cache=old.image_cache))
-    typer.echo(f"remembered in {target}")
-    _show_checks(dataset.check(_entry(name, config)[1].roots))
+    checks = dataset.check(_entry(name, config)[1].roots)
+    _show_checks(checks)
+    _remembered(target, checks)
+
+
+def _remembered(target: Path, checks: Sequence[Check]) -> None:
+    """The last line of a command, and exit 1 when something is wrong; what is only missing may still come."""
+    wrong = any(line.status == "problem" for line in checks)
+    typer.echo(f"remembered {'all the same ' if wrong else ''}in {target}")
+    if wrong:
+        raise typer.Exit(Exit.REGRESSION)
 
 
 def _root_options(dataset: Dataset) -> str:
@@ -102,7 +115,13 @@ def _fine(checks: Sequence[Check]) -> bool:
 
 
 @app.command("check")
-def check(name: Name, json_output: opt.Json = False, config: opt.ConfigFile = None) -> None:
+def check(
+    name: Name,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the lines as JSON: item, status, found, fix.")
+    ] = False,
+    config: opt.ConfigFile = None,
+) -> None:
     """Look at a data set: what is there, what is missing, what to do.
 
     Exit 1 when sources contradict each other, are damaged or double, when a root is wrong, or when no task could run.
@@ -135,7 +154,8 @@ def prepare(
 ) -> None:
     """Build an index, so that later runs need not walk the folders again, and if wanted a cache of decoded images.
 
-    The folder must be new, empty, or one that `prepare` made: `cxrbench cache purge` deletes it whole.
+    The folder must be new, empty, or one that `prepare` made: `cxrbench cache purge` deletes it whole. Exit 1 when
+    something is wrong with the data; the index is there and remembered all the same.
 
     cxrbench data prepare mimic-cxr
 
@@ -145,23 +165,24 @@ def prepare(
 
     from cxrbench.cli.progress import progress
     from cxrbench.config import cache_dir, own_entry, remember
-    from cxrbench.privacy import claim_folder
+    from cxrbench.privacy import claiming
 
     dataset, entry = _entry(name, config)
     short_side = _short_side(image_cache, task)
-    folder = claim_folder(out.absolute() if out is not None else cache_dir() / "data" / name)
-    with progress(f"preparing {name}", "studies") as report:
-        checks = dataset.prepare(entry.roots, folder, report)
-    _note(folder, checks)
-    _show_checks(checks)
+    specs = _tasks_on(name, task or [])
     target = opt.load_config(config).file
-    own = replace(own_entry(target, name), prepared=folder)
-    remember(target, name, own)
-    if image_cache is not None:
+    with claiming(out.absolute() if out is not None else cache_dir() / "data" / name) as folder:
+        with progress(f"preparing {name}", "studies") as report:
+            checks = dataset.prepare(entry.roots, folder, report)
+        _note(folder, checks)
+        _show_checks(checks)
+        own = replace(own_entry(target, name), prepared=folder)
+        remember(target, name, own)
+    if image_cache is not None:  # what is decoded before a failure stays: the same command goes on from there
         pixels = folder / f"images-{image_cache}"
-        _cache_images(name, task or [], pixels, short_side, workers, config)
+        _cache_images(specs, pixels, short_side, workers, config)
         remember(target, name, replace(own, image_cache=pixels))
-    typer.echo(f"remembered in {target}")
+    _remembered(target, checks)
 
 
 _NOTE = "prepared.json"
@@ -198,7 +219,8 @@ def _index(name: str, dataset: Dataset, entry: DataEntry) -> list[Check]:
         return [Check("index", "problem", f"built {built}, {error.what}", error.fix)]
     if not used:
         return [Check("index", "note", f"built {built} from other files: not used, the data are read directly", again)]
-    return [Check("index", "ok", f"built {built}, {found}; reports are not looked at again until `{again}`")]
+    noticed = f"a later change of single files may go unnoticed: after one, `{again}`"
+    return [Check("index", "ok", f"built {built}, {found}; in use; {noticed}")]
 
 
 def _short_side(image_cache: str | None, task: list[str] | None) -> int | None:
@@ -220,21 +242,32 @@ def _short_side(image_cache: str | None, task: list[str] | None) -> int | None:
     return int(image_cache)
 
 
+def _tasks_on(name: str, tasks: Sequence[str]) -> list[TaskSpec]:
+    """The tasks named.
+
+    Raises:
+        CxrbenchError: there is no such task, or it is one on another data set.
+    """
+    from cxrbench.spec import find_task
+
+    specs = [find_task(text) for text in tasks]
+    for spec, text in zip(specs, tasks, strict=True):
+        if spec.dataset.name != name:
+            raise CxrbenchError(f"{spec.name} is a task on {spec.dataset.name}, not on {name}", where=f"--task {text}")
+    return specs
+
+
 def _cache_images(
-    name: str, tasks: Sequence[str], folder: Path, short_side: int | None, workers: int, config: Path | None
+    specs: Sequence[TaskSpec], folder: Path, short_side: int | None, workers: int, config: Path | None
 ) -> None:
     """Decode the images that tasks offer, train split included, into a cache folder."""
     from cxrbench.cli.progress import progress
     from cxrbench.cli.show import size
     from cxrbench.data.image_cache import build
     from cxrbench.data.load import TaskData
-    from cxrbench.spec import find_task
 
     paths: dict[str, None] = {}
-    for text in tasks:
-        spec = find_task(text)
-        if spec.dataset.name != name:
-            raise CxrbenchError(f"{spec.name} is a task on {spec.dataset.name}, not on {name}", where=f"--task {text}")
+    for spec in specs:
         data = TaskData.find(spec, opt.load_config(config))
         samples = (*data.samples.samples, *_pool(data))
         paths |= dict.fromkeys(image.path for sample in samples for image in sample.images)

@@ -53,13 +53,15 @@ def roots(
         "annotations": annotations,
         "demographics": demographics,
     }
+    from cxrbench.config import plain
+
     found: dict[str, tuple[Path, ...]] = {}
     for name, paths in given.items():
         for path in paths or ():
             if not path.exists():
                 raise CxrbenchError("there is no such file or folder", where=f"--{name} {path}")
         if paths:
-            found[name] = tuple(path.absolute() for path in paths)
+            found[name] = tuple(plain(path) for path in paths)
     return found
 
 

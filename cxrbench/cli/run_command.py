@@ -269,7 +269,8 @@ def _folder(plan: Plan, wanted: Wanted, out: Path | None, resume: Path | None) -
 
 
 def _execute(folder: RunFolder, plan: Plan, wanted: Wanted, notes: list[str], workers: int) -> None:
-    from cxrbench.cli.progress import progress
+    from cxrbench.cli.progress import stages
+    from cxrbench.models.base import Watched
     from cxrbench.runner import execute, machine
 
     for line in notes:
@@ -281,8 +282,13 @@ def _execute(folder: RunFolder, plan: Plan, wanted: Wanted, notes: list[str], wo
         "command": shlex.join(["cxrbench", *sys.argv[1:]]),
     }
     try:
-        with progress(f"{wanted.model.card.name} on {wanted.spec.name}") as report:
-            answered = execute(folder, plan, wanted.model, circumstances, workers, report)
+        what = f"{wanted.model.card.name} on {wanted.spec.name}"
+        with stages("samples") as report:
+            if isinstance(wanted.model, Watched):
+                wanted.model.watch(report)
+            answered = execute(
+                folder, plan, wanted.model, circumstances, workers, lambda done, total: report(what, done, total)
+            )
         if not answered:
             typer.echo("note: every sample was answered before; nothing was generated or timed now", err=True)
     finally:

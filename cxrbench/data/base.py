@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -32,6 +33,17 @@ class Check:
     status: Literal["ok", "missing", "problem", "note"]
     found: str
     fix: str = ""
+
+
+def idle_root(name: str, root: str, path: Path, kept: Sequence[Path], holds: str, hint: str) -> Check:
+    """The line for a path that holds nothing of its root, and how to leave it out: `data add` replaces a whole root.
+
+    `kept` are the root's other paths; where there is none, `hint` says what the path would have to be.
+    """
+    paths = " ".join(f"--{root} {shlex.quote(str(each))}" for each in kept) or f"--{root} {hint}"
+    return Check(
+        root, "problem", f"there is no {holds} in {path}", f"leave {path} out: cxrbench data add {name} {paths}"
+    )
 
 
 @dataclass(frozen=True, slots=True)

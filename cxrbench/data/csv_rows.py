@@ -7,7 +7,8 @@ would move the rest under the wrong names without a word. Messages name lines, n
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from cxrbench.data.strict_json import shown
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
     from _csv import Reader
 
 FIX = "use the file as downloaded"
+
+SEPARATORS: Mapping[str, str] = {";": "semicolons", "\t": "tabs"}
+"""What programs write between the cells of a table in place of commas."""
+
+
+def wrong_separator(separator: str, where: str) -> CxrbenchError:
+    """The error for a table whose cells are not separated by commas: a spreadsheet has exported it anew."""
+    return CxrbenchError(
+        f"the columns are separated by {SEPARATORS[separator]}, not commas", where=f"{where}, line 1", fix=FIX
+    )
 
 
 def open_rows(
@@ -30,10 +41,15 @@ def open_rows(
         needed: columns that must be there.
 
     Raises:
-        CxrbenchError: at once: a byte order mark, no header, a column missing or there twice; while the rows are read:
-            a row of another length, a quote that is not closed.
+        CxrbenchError: at once: a byte order mark, no header, another separator than the comma, a column missing or
+            there twice; while the rows are read: a row of another length, a quote that is not closed.
     """
-    reader = csv.reader(lines, strict=True)
+    stream = iter(lines)
+    first = next(stream, "")
+    for separator in SEPARATORS:
+        if needed and set(needed) <= _names(first, separator) - _names(first, ","):
+            raise wrong_separator(separator, where)
+    reader = csv.reader(chain([first], stream), strict=True)
     try:
         header = tuple(next(reader, []))
     except csv.Error as error:
@@ -51,6 +67,11 @@ def open_rows(
     if twice is not None:
         raise CxrbenchError(f"the table has the column {shown(twice)!r} twice", where=f"{where}, line 1", fix=FIX)
     return header, _rows(reader, where, len(header))
+
+
+def _names(line: str, separator: str) -> set[str]:
+    """Column names of a header line, to recognise it only: reading is strict."""
+    return {cell.strip().strip('"') for cell in line.split(separator)}
 
 
 def _plain(name: str) -> bool:

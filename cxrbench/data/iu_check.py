@@ -6,16 +6,21 @@ A damaged source becomes a line, never an exception, so that one look shows ever
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Literal
 
-from cxrbench.data.base import Check, Roots
+from cxrbench.data.base import Check, Roots, idle_root
 from cxrbench.data.iu_collection import Collection
 from cxrbench.data.iu_images import kaggle_name, r2gen_folder
 from cxrbench.data.iu_protocols import Listed
 from cxrbench.data.iu_reports import Report
-from cxrbench.data.iu_sources import KINDS, NotGivenError
+from cxrbench.data.iu_sources import KINDS, SOURCE_ROOTS, NotGivenError
+from cxrbench.data.samples import make_samples
 from cxrbench.errors import CxrbenchError
+from cxrbench.spec import TaskSpec, find_task
+from cxrbench.types import Study
 
 FULL_REPORTS = 3955
 FULL_ROWS = 3851
@@ -29,15 +34,15 @@ FULL_SPLITS: Mapping[str, Mapping[str, int]] = {
 
 PARTIAL = "tasks over it need --allow-partial, which is recorded; or get the full collection"
 
-TASKS: Mapping[str, str] = {
-    "openi": "iu-findings, iu-impression, iu-impression-given-findings",
-    "r2gen": "iu-findings-r2gen",
-    "rexrank": "iu-findings-rexrank",
+TASKS: Mapping[str, tuple[str, ...]] = {
+    "openi": ("iu-findings", "iu-impression", "iu-impression-given-findings"),
+    "r2gen": ("iu-findings-r2gen",),
+    "rexrank": ("iu-findings-rexrank",),
 }
 """Form -> the tasks that read it."""
 
-Try = Callable[[Collection], None]
-"""Reads a form whole, as a run would."""
+Try = Callable[[Collection], Mapping[str, Sequence[Study]]]
+"""Reads a form whole, as a run would: its studies by split."""
 
 
 def check(roots: Roots, forms: Mapping[str, Try]) -> list[Check]:
@@ -56,7 +61,7 @@ def check(roots: Roots, forms: Mapping[str, Try]) -> list[Check]:
     for line in lines:
         if line is not None:
             told.setdefault(line.found, line)  # a damaged source fails every comparison it is in: say so once
-    found = list(told.values())
+    found = [*told.values(), *_idle(collection)]
     if sources.unused:
         names = [f"{path.parent.name}/{path.name}" for path in sources.unused[:5]]
         shown = ", ".join(names) + (", ..." if len(sources.unused) > 5 else "")
@@ -212,7 +217,27 @@ def _agrees(record: Listed, xml: Mapping[str, Report]) -> bool:
     return numbers_fit and bool(report.images) and r2gen_folder(report.images[0]) == record.study_id
 
 
-def _images(collection: Collection) -> Check:
+def _idle(collection: Collection) -> Iterator[Check]:
+    """A line for each path that holds nothing of what it was given for."""
+    sources = collection.sources
+    for root in SOURCE_ROOTS:
+        for path in sources.roots.get(root, ()):
+            if path.resolve() in sources.idle:
+                names = [name for _, under, name in KINDS.values() if under == root]
+                hint = f"PATH/{names[0]}"
+                yield idle_root("iu-xray", root, path, sources.useful(root), "source of IU X-ray", hint)
+    given = sources.roots.get("images", ())
+    try:
+        files = [Path(file) for file in collection.images.files.values()]
+    except CxrbenchError:
+        return  # told by the line of the images
+    kept = [root for root in given if any(file.is_relative_to(root.resolve()) for file in files)]
+    for path in given:
+        if path not in kept:
+            yield idle_root("iu-xray", "images", path, kept, "image of IU X-ray", "PATH")
+
+
+def _images(collection: Collection) -> Check | None:
     index = collection.images
     if not index.folders:
         return Check(
@@ -225,7 +250,7 @@ def _images(collection: Collection) -> Check:
     openi_named, numbered = index.naming
     found = f"{openi_named:,} files with Open-i's or Kaggle's names, {numbered:,} with R2Gen's"
     if not index.files:
-        return Check("images", "problem", f"no image of IU X-ray under {index.root}", collection.sources.add("images"))
+        return None  # every root is told by `_idle`
     if collection.xml is None:
         return Check("images", "ok", found)
     listed = [
@@ -248,8 +273,8 @@ def _tasks(collection: Collection, forms: Mapping[str, Try]) -> list[Check]:
     A form that was not given is a note beside one that works, and missing where none does.
     """
     paths = collection.sources.paths
-    lines = [_task(collection, form, tried) for form, tried in forms.items()]
-    if any(line.status == "ok" for line in lines):
+    lines = [line for form, tried in forms.items() for line in _form(collection, form, tried)]
+    if any(line.status in ("ok", "note") for line in lines):
         lines = [replace(line, status="note") if line.status == "missing" else line for line in lines]
     if "kaggle-projections" not in paths:
         found = "no image has a view: the first is the key image"
@@ -257,17 +282,30 @@ def _tasks(collection: Collection, forms: Mapping[str, Try]) -> list[Check]:
     return lines
 
 
-def _task(collection: Collection, form: str, tried: Try) -> Check:
+def _form(collection: Collection, form: str, tried: Try) -> Iterator[Check]:
     try:
-        tried(collection)
-    except NotGivenError as error:
-        return Check(TASKS[form], "missing", f"not ready: {error.what}", error.fix)
+        studies = tried(collection)
     except CxrbenchError as error:
-        return Check(TASKS[form], "problem", f"not ready: {error.what}", error.fix)
+        status: Literal["missing", "problem"] = "missing" if isinstance(error, NotGivenError) else "problem"
+        yield Check(", ".join(TASKS[form]), status, f"not ready: {error.what}", error.fix)
+        return
+    better, fix = "", ""
     if form != "openi" and "openi-xml" not in collection.sources.paths:
-        found = "ready; the XML would add views (with projections) and abnormal"
-        return Check(TASKS[form], "ok", found, collection.sources.add("openi-xml"))
-    return Check(TASKS[form], "ok", "ready")
+        better, fix = "; the XML would add views (with projections) and abnormal", collection.sources.add("openi-xml")
+    for name in TASKS[form]:
+        line = _task(find_task(name), studies)
+        yield replace(line, found=line.found + better, fix=fix)
+
+
+def _task(spec: TaskSpec, studies: Mapping[str, Sequence[Study]]) -> Check:
+    """How a run of a task would begin: with every sample, with some of them, or with none."""
+    here, full = len(make_samples(spec, studies[spec.dataset.split]).samples), spec.expected.n
+    if not here:
+        return Check(spec.name, "problem", "not ready: no sample is left")
+    if full is None or here == full:
+        return Check(spec.name, "ok", "ready")
+    found = f"{here:,} samples here, {full:,} in full: needs --allow-partial, which is recorded"
+    return Check(spec.name, "note", found)
 
 
 _LOOKS: Mapping[str, Callable[[Collection], Check | None]] = {

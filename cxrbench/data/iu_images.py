@@ -24,6 +24,9 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".dcm")
 NO_ROOT = "no-images-root"
 """Scheme of an image path where the user gave no image root: it opens as a missing image that says why."""
 
+NOT_FOUND = "not-found"
+"""Scheme of an image path where no root has the image: a file may have any of three names, in any folder."""
+
 _NAME = re.compile(
     r"(?:CXR)?(?:1_(?=1_))?(?P<key>[0-9]+_IM-[0-9]+(?:-[0-9]+)*)(?P<ext>(?:\.(?:dcm|png|jpe?g))*)", re.IGNORECASE
 )
@@ -72,9 +75,9 @@ class ImageIndex:
         names = (numbered, image_id) if prefer_numbered else (image_id, numbered)
         return next((self.files[name] for name in names if name is not None and name in self.files), None)
 
-    def expected(self, name: str) -> str:
-        """Where an image that is not there would be looked for."""
-        return str(Path(self.root) / f"{name}.png") if self.root else f"{NO_ROOT}:{name.replace('/', '_')}"
+    def absent(self, name: str) -> str:
+        """The path of an image that is not there; `name` is what the source that lists the image calls it."""
+        return f"{NOT_FOUND}:{name}" if self.root else f"{NO_ROOT}:{name.removesuffix('.png').replace('/', '_')}"
 
     def refuse_twice(self) -> None:
         """Raise where two files claim to be one image: their pixels may differ."""

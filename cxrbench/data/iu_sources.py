@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cxrbench.data import iu_protocols, iu_reports
 from cxrbench.data.base import Roots
+from cxrbench.data.csv_rows import SEPARATORS, wrong_separator
 from cxrbench.data.iu_images import EXTENSIONS, image_id_of
 from cxrbench.data.iu_tables import header_kind
 from cxrbench.errors import CxrbenchError
@@ -38,11 +39,15 @@ class NotGivenError(CxrbenchError):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Paths by kind, the files that were looked at and are none of IU X-ray's forms, and the roots they lie in."""
+    """Paths by kind, the files that were looked at and are none of IU X-ray's forms, and the roots they lie in.
+
+    `idle` are the folders (resolved) that hold no source of any kind.
+    """
 
     paths: Mapping[str, tuple[Path, ...]]
     unused: tuple[Path, ...]
     roots: Roots
+    idle: frozenset[Path] = frozenset()
 
     def get(self, kind: str) -> Path | None:
         """The one source of a kind, or None.
@@ -72,18 +77,24 @@ class Sources:
         if kind == "images":
             return "cxrbench data add iu-xray --images PATH"
         _, root, name = KINDS[kind]
-        paths = [*map(str, self.roots.get(root, ())), f"PATH/{name}"]
+        paths = [*map(str, self.useful(root)), f"PATH/{name}"]
         return " ".join(["cxrbench data add iu-xray", *(f"--{root} {shlex.quote(path)}" for path in paths)])
+
+    def useful(self, root: str) -> list[Path]:
+        """The paths given for a root that hold a source."""
+        return [path for path in self.roots.get(root, ()) if path.resolve() not in self.idle]
 
 
 def find_sources(roots: Roots) -> Sources:
     """Sort everything under the roots `reports`, `tables` and `annotations`.
 
     Raises:
-        CxrbenchError: a path is not there, or a file named by the user is none of the known forms.
+        CxrbenchError: a path is not there, a file named by the user is none of the known forms, or a table's cells are
+            not separated by commas.
     """
     found: dict[str, list[Path]] = {}
     unused: list[Path] = []
+    idle: set[Path] = set()
     given = dict.fromkeys(path.resolve() for name in SOURCE_ROOTS for path in roots.get(name, ()))
     for path in given:
         if not path.exists():
@@ -91,13 +102,16 @@ def find_sources(roots: Roots) -> Sources:
         if path.is_file():
             found.setdefault(_kind_or_refuse(path), []).append(path)
             continue
-        for candidate in _candidates(path, depth=2):
-            kind = source_kind(candidate)
+        kinds = {candidate: source_kind(candidate) for candidate in _candidates(path, depth=2)}
+        for candidate, kind in kinds.items():
             if kind is not None:
                 found.setdefault(kind, []).append(candidate)
             else:
                 unused.append(candidate)
-    return Sources({kind: tuple(dict.fromkeys(paths)) for kind, paths in found.items()}, tuple(unused), roots)
+        if not any(kinds.values()):
+            idle.add(path)
+    paths = {kind: tuple(dict.fromkeys(each)) for kind, each in found.items()}
+    return Sources(paths, tuple(unused), roots, frozenset(idle))
 
 
 def _kind_or_refuse(path: Path) -> str:
@@ -134,14 +148,22 @@ def _candidates(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def source_kind(path: Path) -> str | None:
-    """The kind of a file, or of a folder with XML files, from its beginning; None where it is none of ours."""
+    """The kind of a file, or of a folder with XML files, from its beginning; None where it is none of ours.
+
+    Raises:
+        CxrbenchError: it is one of the tables, and its cells are not separated by commas.
+    """
     if path.is_dir():
         first = next((item for item in sorted(path.iterdir()) if item.suffix.lower() == ".xml"), None)
         return "openi-xml" if first is not None and iu_reports.looks_like_report(_head(first)) else None
     if iu_reports.is_archive(path):
         return "openi-xml" if iu_reports.looks_like_report(iu_reports.first_member(path)) else None
     if path.suffix.lower() == ".csv":
-        return header_kind(next(csv.reader(_text_head(path).splitlines()), []))
+        lines = _text_head(path).splitlines()
+        for separator in SEPARATORS:
+            if header_kind(next(csv.reader(lines, delimiter=separator), [])) is not None:
+                raise wrong_separator(separator, str(path))
+        return header_kind(next(csv.reader(lines), []))
     return iu_protocols.sniff(_text_head(path)) if path.suffix.lower() == ".json" else None
 
 

@@ -68,7 +68,7 @@ class IuXray:
     def studies(self, roots: Roots, part: Slice, prepared: Path | None = None) -> Iterator[Study]:
         """Yield the studies of a split: by number in the form `openi`, else in the order of the file.
 
-        An image that is not there keeps the path it should have, so it fails as a missing image and is counted.
+        An image that is not there has the name its source gives it for a path, so it is counted as missing.
 
         Raises:
             CxrbenchError: a source of the form is missing or damaged, or an image has two files.
@@ -138,11 +138,9 @@ def _studies(collection: Collection, form: str, split: str) -> Iterator[Study]:
             yield _study(collection, record)
 
 
-def _try(collection: Collection, form: str) -> None:
-    """Make every study of a form as a run would; an error says why a run could not."""
-    for split in SPLITS[form]:
-        for _ in _studies(collection, form, split):
-            pass
+def _try(collection: Collection, form: str) -> dict[str, list[Study]]:
+    """Every study of a form by split, made as a run would; an error says why a run could not."""
+    return {split: list(_studies(collection, form, split)) for split in SPLITS[form]}
 
 
 def _openi(collection: Collection) -> Iterator[Study]:
@@ -153,7 +151,7 @@ def _openi(collection: Collection) -> Iterator[Study]:
         images = tuple(
             Image(
                 image_id,
-                collection.images.find(image_id, f"{folder}/{number}") or collection.images.expected(image_id),
+                collection.images.find(image_id, f"{folder}/{number}") or collection.images.absent(image_id),
                 collection.view(image_id),
             )
             for number, image_id in enumerate(report.images)
@@ -223,9 +221,8 @@ def _study(collection: Collection, record: Listed) -> Study:
             )
         openi = order[image.number] if order else None
         path = collection.images.find(openi, image.name, prefer_numbered=True)
-        images.append(
-            Image(image.name, path or collection.images.expected(image.name), collection.view(openi) or image.view)
-        )
+        path = path or collection.images.absent(f"{image.name}.png")
+        images.append(Image(image.name, path, collection.view(openi) or image.view))
     return Study(
         study_id=record.study_id,
         patient_id=None,

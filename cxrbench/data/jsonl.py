@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
-from cxrbench.data.base import Check, Progress, Root, Roots, Slice
+from cxrbench.data.base import Check, Progress, Root, Roots, Slice, idle_root
 from cxrbench.data.jsonl_rows import LineError, parse_line, study_of
 from cxrbench.errors import CxrbenchError
 from cxrbench.types import Access, Image, Study
@@ -27,6 +27,8 @@ DEFAULT_SPLIT = "test"
 
 LOOKED_AT = 2_000
 """Images `check` looks for on disk."""
+
+_EVERY_KEY = "docs/data-jsonl.md of the repository shows every key"
 
 _IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".dcm")
 
@@ -57,7 +59,7 @@ class _Problems:
             raise CxrbenchError(
                 f"the data cannot be used: {many}",
                 where="\n         ".join(self.lines().splitlines()),
-                fix="correct these lines (docs/data-jsonl.md shows every key), then: cxrbench data check jsonl",
+                fix=f"correct these lines ({_EVERY_KEY}), then: cxrbench data check jsonl",
             )
 
 
@@ -142,7 +144,10 @@ class _Survey:
     sections: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
     columns: Counter[str] = field(default_factory=Counter)
-    images: list[Image] = field(default_factory=list)
+    images: list[tuple[Image, str]] = field(default_factory=list)
+    """Every image, and where it is named."""
+    files: Counter[Path] = field(default_factory=Counter)
+    """How many studies each file has."""
     patients: set[str] = field(default_factory=set)
     places: dict[str, str] = field(default_factory=dict)
     """Study id -> where it stands first."""
@@ -164,7 +169,7 @@ class _Survey:
         self.sections.update(list(study.sections))
         self.labels.update(list(study.labels))
         self.columns.update(list(study.columns))
-        self.images.extend(study.images)
+        self.images += [(image, f"{place}, key images[{i}]") for i, image in enumerate(study.images)]
 
     def finish(self) -> _Survey:
         why = {
@@ -194,6 +199,7 @@ def _survey(roots: Roots) -> _Survey:
     for file in _files(roots):
         for number, study in _read(file, tuple(roots.get("images", ())), survey.problems):
             survey.add(study, f"{file}, line {number}")
+            survey.files[file] += 1
     return survey.finish()
 
 
@@ -254,7 +260,7 @@ class Jsonl:
         except CxrbenchError as error:
             return [Check("reports", "missing", f"{error.where}: {error.what}", error.fix)]
         if survey.problems.count:
-            return [Check("reports", "problem", survey.problems.lines(), "docs/data-jsonl.md shows every key")]
+            return [Check("reports", "problem", survey.problems.lines(), _EVERY_KEY)]
         return [
             Check("reports", "ok" if survey.places else "problem", _counts("studies", survey.splits)),
             _patients(survey),
@@ -262,6 +268,7 @@ class Jsonl:
             _images(survey.images, roots),
             Check("labels", "note", _counts("", survey.labels)),
             Check("columns", "note", _counts("", survey.columns)),
+            *_idle(survey, roots),
         ]
 
     def prepare(self, roots: Roots, out: Path, progress: Progress) -> list[Check]:
@@ -297,16 +304,40 @@ def _patients(survey: _Survey) -> Check:
     return Check("patients", "note", "no patient ids: studies are the clusters of every interval")
 
 
-def _images(images: list[Image], roots: Roots) -> Check:
+def _images(images: list[tuple[Image, str]], roots: Roots) -> Check:
     """Whether the images are there. Names no folder of an image: it may name a patient."""
     looked_at = images[:LOOKED_AT]
-    missing = [image for image in looked_at if not Path(image.path).is_file()]
+    missing = [(image, place) for image, place in looked_at if not Path(image.path).is_file()]
     found = f"{len(images):,} images" + (f", the first {LOOKED_AT:,} looked for" if len(images) > LOOKED_AT else "")
     if not missing:
         return Check("images", "ok" if images else "note", found)
-    starts = roots.get("images") or dict.fromkeys(file.parent for file in _files(roots))
-    where = f"{found}; {len(missing):,} not there; relative paths start at {', '.join(map(str, starts))}"
-    return Check("images", "missing", where, "cxrbench data add jsonl --images FOLDER (where relative paths start)")
+    first, place = missing[0]
+    found += f"; {len(missing):,} not there, the first in {place} ({Path(first.path).name})"
+    starts = _starts(roots)
+    if len(missing) == len(looked_at) and any(Path(first.path).is_relative_to(start) for start in starts):
+        found += f"; relative paths start at {', '.join(map(str, starts))}"
+        return Check("images", "missing", found, "cxrbench data add jsonl --images FOLDER (where relative paths start)")
+    return Check("images", "missing", found, "bring these files, or correct their paths: a run counts missing_image")
+
+
+def _starts(roots: Roots) -> list[Path]:
+    """Where relative paths of images start."""
+    return [path.absolute() for path in roots.get("images") or dict.fromkeys(file.parent for file in _files(roots))]
+
+
+def _idle(survey: _Survey, roots: Roots) -> Iterator[Check]:
+    """A line for each path that holds nothing: a file without a study, a folder where no row finds its image."""
+    files = _files(roots)
+    kept = [file for file in files if survey.files[file]]
+    for file in files if kept else ():
+        if file not in kept:
+            yield idle_root("jsonl", "reports", file, kept, "study", "FILE.jsonl")
+    given = roots.get("images", ()) if survey.images else ()
+    paths = [Path(image.path) for image, _ in survey.images]
+    used = [folder for folder in given if any(path.is_relative_to(folder.absolute()) for path in paths)]
+    for folder in given:
+        if folder not in used:
+            yield idle_root("jsonl", "images", folder, used, "image that a row names", "FOLDER")
 
 
 def _size(path: str) -> int:

@@ -6,19 +6,30 @@ reports and images.
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from cxrbench.data.base import Check, Roots
+from cxrbench.data.base import Check, Roots, idle_root
 from cxrbench.data.mimic_demographics import find_file, read_patients
 from cxrbench.data.mimic_exams import ORDERS, exams
-from cxrbench.data.mimic_files import ImageFiles, find_reports, spaced
+from cxrbench.data.mimic_files import ImageFiles, Reports, find_reports, spaced
 from cxrbench.data.mimic_physionet import ADD
 from cxrbench.data.mimic_protocols import FORMS, annotation_files, group, records
-from cxrbench.data.mimic_tables import KNOWN_VIEWS, OFFICIAL_STUDIES, find_tables, header, image_table, label_tables
+from cxrbench.data.mimic_tables import (
+    KNOWN_VIEWS,
+    LABEL_SOURCES,
+    OFFICIAL_STUDIES,
+    find_tables,
+    header,
+    holds_tables,
+    image_table,
+    label_tables,
+)
 from cxrbench.errors import CxrbenchError
+from cxrbench.spec import find_task
 
 PROBES = 300
 """How many reports and images are looked for; evenly spaced over all studies."""
@@ -47,7 +58,7 @@ def check_roots(roots: Roots) -> list[Check]:
     except CxrbenchError as error:
         return [Check("tables", "problem", f"{error.what} ({error.where})", error.fix)]
     lack = _lack(roots)
-    lines = list(_guarded("tables", lambda: _tables(tables, lack)))
+    lines = list(_guarded("tables", lambda: _tables(roots, tables, lack)))
     frame = None
     if {"split", "metadata"} <= set(tables):
         try:
@@ -66,6 +77,14 @@ def check_roots(roots: Roots) -> list[Check]:
     return lines
 
 
+def _idle(roots: Roots, root: str, used: Callable[[Path], bool], holds: str, hint: str) -> Iterator[Check]:
+    """A line for each path of a root that holds nothing of it."""
+    kept = [path for path in roots.get(root, ()) if used(path)]
+    for path in roots.get(root, ()):
+        if path not in kept:
+            yield idle_root("mimic-cxr", root, path, kept, holds, hint)
+
+
 Lack = Literal["missing", "note"]
 """How it stands when something of the PhysioNet form was not given."""
 
@@ -75,13 +94,15 @@ def _lack(roots: Roots) -> Lack:
     return "note" if any(annotation_files(given, form) for form in FORMS) else "missing"
 
 
-def _tables(tables: dict[str, Path], lack: Lack) -> Iterator[Check]:
+def _tables(roots: Roots, tables: dict[str, Path], lack: Lack) -> Iterator[Check]:
     version = "v2.1.0" if "test-set-labeled" in tables else "v2.0.0, or v2.1.0 without its test-set-labeled table"
     if tables:
         yield Check("tables", "ok", f"{version}; found {', '.join(sorted(tables))}")
+    yield from _idle(roots, "tables", holds_tables, "table of MIMIC-CXR", "DIR (the tables of MIMIC-CXR-JPG)")
+    kept = "".join(f"--tables {shlex.quote(str(path))} " for path in roots.get("tables", ()) if holds_tables(path))
     for kind in ("split", "metadata"):
         if kind not in tables:
-            fix = f"{ADD} --tables DIR (the folder with mimic-cxr-2.0.0-{kind}.csv.gz of MIMIC-CXR-JPG)"
+            fix = f"{ADD} {kept}--tables DIR (the folder with mimic-cxr-2.0.0-{kind}.csv.gz of MIMIC-CXR-JPG)"
             found = "not given: every task on the PhysioNet form needs it; protocols' tasks get views and dates from it"
             yield Check(f"{kind} table", lack, found, fix)
 
@@ -97,7 +118,7 @@ def _splits(frame: Any) -> Iterator[Check]:
         if found == official:
             yield Check(f"split {split}", "ok", text)
         else:
-            fix = "use the published mimic-cxr-2.0.0-split.csv.gz"
+            fix = "tasks over it need --allow-partial, which is recorded; or use the published split table"
             yield Check(f"split {split}", "note", f"{text}; the official split has {official:,} studies", fix)
 
 
@@ -114,7 +135,8 @@ def _views(frame: Any) -> Iterator[Check]:
 def _dates(frame: Any) -> Iterator[Check]:
     orders = Counter(exam.order for exam in exams(frame))
     text = "; ".join(f"{orders[order]:,}: {ORDERS[order]}" for order in ORDERS if orders[order])
-    yield Check("prior studies", "note" if orders["tie"] or orders["undated"] else "ok", text)
+    plain = not (orders["tie"] or orders["undated"] or orders["invalid"])
+    yield Check("prior studies", "ok" if plain else "note", text)
 
 
 def _labels(tables: dict[str, Path]) -> Iterator[Check]:
@@ -126,11 +148,10 @@ def _labels(tables: dict[str, Path]) -> Iterator[Check]:
             "note",
             "the table has no subject_id and says Airspace Opacity; it is joined by study_id and read as Lung Opacity",
         )
-    missing = [kind for kind in ("chexpert", "test-set-labeled") if kind not in tables]
-    if missing:
-        yield Check(
-            "labels", "note", f"no table: {', '.join(missing)} (needed by label metrics and the abnormal slice)"
-        )
+    for kind, source in LABEL_SOURCES.items():
+        if kind not in tables:
+            lost = "the slice abnormal is unknown for every study" if kind == "chexpert" else "no task needs it"
+            yield Check(f"labels {source}", "note", f"no table: {lost}")
 
 
 def _keys(frame: Any) -> list[tuple[str, str]]:
@@ -140,33 +161,39 @@ def _keys(frame: Any) -> list[tuple[str, str]]:
 
 def _reports(roots: Roots, frame: Any, lack: Lack) -> Iterator[Check]:
     given = roots.get("reports", ())
-    found = next((each for each in map(find_reports, given) if each is not None), None)
-    if found is None:
-        fix = f"{ADD} --reports DIR (holds files/p10/...), or the file mimic-cxr-reports.zip"
-        if given:
-            places = ", ".join(map(str, given))
-            yield Check("reports", "problem", f"neither a tree nor the archive under {places}", fix)
-        else:
-            yield Check("reports", lack, "no reports root: every task on the PhysioNet form needs it", fix)
+    hint = "DIR (holds files/p10/...), or the file mimic-cxr-reports.zip"
+    sources = {root: find_reports(root) for root in given}
+    yield from _idle(
+        roots, "reports", lambda root: sources[root] is not None, "tree of reports and no archive of them", hint
+    )
+    usable = [(root, source) for root, source in sources.items() if source is not None]
+    if not usable:
+        if not given:
+            found = "no reports root: every task on the PhysioNet form needs it"
+            yield Check("reports", lack, found, f"{ADD} --reports {hint}")
         return
+    for root, _ in usable[1:]:
+        yield Check("reports", "note", f"{root} is not used: reports are read from the first root that has them")
+    yield _report_count(usable[0][1], frame)
+
+
+def _report_count(found: Reports, frame: Any) -> Check:
     if frame is None:
-        yield Check("reports", "ok", found.label)
-        return
+        return Check("reports", "ok", found.label)
     keys = spaced(_keys(frame), PROBES)
     there = sum(size >= 0 for size in found.sizes(keys))
     text = f"{found.label}; {there:,} of {len(keys):,} studies looked for have their report"
     if there == len(keys):
-        yield Check("reports", "ok", text)
-    else:
-        yield Check("reports", "missing", text, "download the rest: wget -c of mimic-cxr, or mimic-cxr-reports.zip")
+        return Check("reports", "ok", text)
+    return Check("reports", "missing", text, "download the rest: wget -c of mimic-cxr, or mimic-cxr-reports.zip")
 
 
 def _images(roots: Roots, frame: Any) -> Iterator[Check]:
     given = roots.get("images", ())
     files = ImageFiles(given)
-    for root in files.unused:
-        fix = f"{ADD} --images DIR (the folder that holds files/p10/...)"
-        yield Check("images", "problem", f"no tree of patients with .jpg, .png or .dcm images under {root}", fix)
+    what = "tree of patients with .jpg, .png or .dcm images"
+    hint = "DIR (the folder that holds files/p10/...)"
+    yield from _idle(roots, "images", lambda root: root not in files.unused, what, hint)
     if not files.places:
         if not given:
             fix = f"{ADD} --images DIR (JPG, DICOM or resized tree)"
@@ -190,17 +217,19 @@ def _images(roots: Roots, frame: Any) -> Iterator[Check]:
 
 def _annotations(roots: Roots) -> Iterator[Check]:
     given = roots.get("annotations", ())
-    seen = 0
     for form in FORMS:
         for path in annotation_files(given, form):
-            seen += 1
             if path.stat().st_size > _BIG:
                 yield Check(f"annotations {form}", "ok", f"{path.name} (too large to be counted here)")
             else:
                 yield from _guarded(f"annotations {form}", lambda path=path, form=form: _counted(form, path))  # type: ignore[misc]
-    if given and not seen:
-        forms = ", ".join(FORMS)
-        yield Check("annotations", "problem", f"no file of the forms {forms} under the annotations root")
+    yield from _idle(
+        roots,
+        "annotations",
+        lambda root: any(annotation_files((root,), form) for form in FORMS),
+        f"file of the forms {', '.join(FORMS)}",
+        "FILE",
+    )
 
 
 def _counted(form: str, path: Path) -> Iterator[Check]:
@@ -214,6 +243,9 @@ def _counted(form: str, path: Path) -> Iterator[Check]:
         text += f"; {', '.join(f'{name} {count:,}' for name, count in sorted(methods.items()))}"
     if form == "rexrank":
         text += f"; {sum('indication' not in record.sections for record in found):,} without an indication"
+        full = find_task("mimic-findings-rexrank").expected.n
+        if splits["test"] != full:
+            text += f"; {full:,} test in full: mimic-findings-rexrank needs --allow-partial, which is recorded"
     yield Check(f"annotations {form}", "ok", f"{path.name}: {text}")
     studies = len({(record.split, record.study_id) for record in found})
     apart = len(group(found)) - studies
@@ -228,14 +260,21 @@ def _demographics(roots: Roots, frame: Any) -> Iterator[Check]:
         fix = f"{ADD} --demographics DIR-OF-MIMIC-IV"
         yield Check("demographics", "note", "no MIMIC-IV root: sex, age and race are unknown for everybody", fix)
         return
+    names = ("patients", "admissions")
+    useful = [root for root in given if any(find_file((root,), name) for name in names)]
+    yield from _idle(
+        roots, "demographics", lambda root: root in useful, "table of MIMIC-IV", "DIR (holds hosp/patients.csv.gz)"
+    )
+    if not useful:
+        return
     if frame is None:
         path = find_file(given, "patients")
         yield Check("demographics", "ok" if path else "missing", str(path) if path else "no patients.csv.gz")
         return
     everyone = frame["patient_id"].unique()
     counts = read_patients(given, everyone).linked(everyone)
-    names = ("linked", "unlinked", "race known", "race conflicting", "race unknown")
-    text = ", ".join(f"{name} {counts[name]:,}" for name in names)
+    kinds = ("linked", "unlinked", "race known", "race conflicting", "race unknown")
+    text = ", ".join(f"{kind} {counts[kind]:,}" for kind in kinds)
     status = "note" if counts["unlinked"] or counts["race conflicting"] else "ok"
     yield Check("demographics", status, f"{text} of {len(everyone):,} patients; 91 stands for every age over 89")  # type: ignore[arg-type]
     if find_file(given, "admissions") is None:

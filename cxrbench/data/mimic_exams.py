@@ -47,6 +47,8 @@ class Exam:
     images: tuple[tuple[str, str], ...]
     moment: Moment | None
     view_codes: str = ""
+    misdated: bool = False
+    """Whether an image has a StudyDate that is no date: it is neither taken for one nor for none."""
     priors: tuple[str, ...] = ()
     order: str = "no"
 
@@ -56,6 +58,7 @@ ORDERS = {
     "no": "the patient's first study",
     "tie": "another study of the patient has the same date and time: which came first is not known",
     "undated": "this or another study of the patient has no date",
+    "invalid": "this or another study of the patient has a StudyDate that is no date",
 }
 """Values of the column `prior`."""
 
@@ -99,20 +102,19 @@ def _tied(one: Moment, other: Moment) -> bool:
 def with_priors(exams: Sequence[Exam]) -> list[Exam]:
     """Add to each study of one patient the earlier ones, newest first, and what is not known about their order."""
     dated = [(exam.moment, exam.study_id) for exam in exams if exam.moment is not None]
+    whole = "invalid" if any(exam.misdated for exam in exams) else "undated" if len(dated) < len(exams) else ""
     linked = []
     for exam in exams:
         now = exam.moment
         others = [(then, study) for then, study in dated if study != exam.study_id]
         if now is None:
-            linked.append(replace(exam, order="undated"))
+            linked.append(replace(exam, order=whole))
             continue
         earlier = sorted(((then, study) for then, study in others if then < now and not _tied(then, now)), reverse=True)
         order = "yes" if earlier else "no"
         if any(_tied(then, now) for then, _ in others):
             order = "tie"
-        if len(dated) < len(exams):
-            order = "undated"
-        linked.append(replace(exam, priors=tuple(study for _, study in earlier), order=order))
+        linked.append(replace(exam, priors=tuple(study for _, study in earlier), order=whole or order))
     return linked
 
 
@@ -123,13 +125,15 @@ def _exam(rows: Sequence[Any]) -> Exam:
             "the split table puts the images of one study into different splits",
             fix="use the published mimic-cxr-2.0.0-split.csv.gz",
         )
+    moments = [moment(row.date, row.time) for row in rows]
     return Exam(
         patient_id=rows[0].patient_id,
         study_id=rows[0].study_id,
         split=rows[0].split,
         images=tuple((row.image_id, row.view) for row in rows),
-        moment=_earliest([moment(row.date, row.time) for row in rows]),
+        moment=_earliest(moments),
         view_codes="; ".join(dict.fromkeys(row.view_code for row in rows if row.view_code)),
+        misdated=any(then is None and row.date.strip() for then, row in zip(moments, rows, strict=True)),
     )
 
 

@@ -1,6 +1,6 @@
 """Where MIMIC-CXR's files lie: the tree of reports (or its zip), the trees of images, and names fit for messages.
 
-Paths are constructed from the ids of the tables (`files/p10/p10000000/s50000000/<dicom id>.jpg`), never searched for.
+Paths are constructed from the ids of the tables (`files/p19/p19999001/s59999001/<dicom id>.jpg`), never searched for.
 Holds no report text longer than one read. Standard library only.
 """
 
@@ -156,7 +156,7 @@ class ReportZip:
             return zipfile.ZipFile(self.path)
         except (OSError, zipfile.BadZipFile) as error:
             raise CxrbenchError(
-                "the archive of reports cannot be opened", where=str(self.path), fix="download it again"
+                "the archive of reports cannot be opened", where=str(self.path), fix="download the archive again"
             ) from error
 
     @cached_property
@@ -181,7 +181,7 @@ class ReportZip:
             return [None if info is None else self._archive.read(info) for info in found]
         except (zipfile.BadZipFile, OSError, RuntimeError, zlib.error):  # RuntimeError: encrypted; quotes the member
             raise CxrbenchError(
-                "the archive of reports is damaged or encrypted", where=str(self.path), fix="download it again"
+                "the archive of reports is damaged or encrypted", where=str(self.path), fix="download the archive again"
             ) from None
 
     def sizes(self, keys: Iterable[StudyKey]) -> list[int]:
@@ -192,16 +192,38 @@ class ReportZip:
 Reports = ReportTree | ReportZip
 
 
+def _archive(path: Path) -> ReportZip | None:
+    """The archive that a file is, None where it is none.
+
+    Raises:
+        CxrbenchError: it begins as a zip archive, or has the name of the published one, and has no list of members,
+            which stands at the end: the download stopped before.
+    """
+    if zipfile.is_zipfile(path):
+        return ReportZip(path)
+    with path.open("rb") as file:
+        begins_as_zip = file.read(4) == b"PK\x03\x04"
+    if begins_as_zip or path.name == REPORTS_ZIP:
+        raise CxrbenchError(
+            "the archive of reports is cut off or damaged", where=str(path), fix="download the archive again"
+        )
+    return None
+
+
 def find_reports(root: Path) -> Reports | None:
-    """The reports at or below `root`: a zip, a folder with the zip, or the tree. None when there are none."""
+    """The reports at or below `root`: a zip, a folder with the zip, or the tree. None when there are none.
+
+    Raises:
+        CxrbenchError: there is no tree, and the archive is damaged.
+    """
     if root.is_file():
-        archive = ReportZip(root)
-        return archive if zipfile.is_zipfile(root) and archive.holds_reports() else None
+        archive = _archive(root)
+        return archive if archive is not None and archive.holds_reports() else None
     base = next((each for each in tree_bases(root) if has_reports(each)), None)
     if base is not None:
         return ReportTree(base)
     packed = root / REPORTS_ZIP
-    return ReportZip(packed) if packed.is_file() and zipfile.is_zipfile(packed) else None
+    return _archive(packed) if packed.is_file() else None
 
 
 class ImageFiles:

@@ -29,7 +29,7 @@ from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.privacy import claim_folder, private_file
 from cxrbench.types import Demographics, Image, Study
 
-FORMAT = 2
+FORMAT = 3
 BATCH = 1024
 _META = "mimic-index.json"
 _LOOKED_AT = 200
@@ -223,9 +223,10 @@ def prepare_checks(counted: Counter[str], out: Path) -> list[Check]:
         Check("index", "ok", f"{counted['studies']:,} studies, {counted['images']:,} images; {text}; in {out}"),
         Check(
             "prior studies",
-            "note" if counted["prior tie"] or counted["prior undated"] else "ok",
-            f"{counted['prior yes']:,} with, {counted['prior no']:,} without, "
-            f"{counted['prior tie']:,} at the same time as another, {counted['prior undated']:,} without a full date",
+            "note" if counted["prior tie"] or counted["prior undated"] or counted["prior invalid"] else "ok",
+            f"{counted['prior yes']:,} with, {counted['prior no']:,} without, {counted['prior tie']:,} at the same "
+            f"time as another, {counted['prior undated']:,} of a patient with a study without a date, "
+            f"{counted['prior invalid']:,} with one whose StudyDate is no date",
         ),
     ]
     for item, counter, found in (

@@ -7,6 +7,7 @@ name a study by an HMAC only.
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +18,15 @@ from typing import Any
 from cxrbench.data.base import Roots
 from cxrbench.data.mimic_demographics import Patients, read_patients
 from cxrbench.data.mimic_exams import Exam, exams
-from cxrbench.data.mimic_files import ImageFiles, Reports, decode_report, find_reports, hashed_name, readers
+from cxrbench.data.mimic_files import (
+    ImageFiles,
+    Reports,
+    ReportTree,
+    decode_report,
+    find_reports,
+    hashed_name,
+    readers,
+)
 from cxrbench.data.mimic_tables import SPLITS, LabelTable, find_tables, image_table, label_tables
 from cxrbench.data.sections import overridden, study_sections
 from cxrbench.errors import CxrbenchError, suggest
@@ -109,6 +118,15 @@ def abnormal(labels: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
     return {"abnormal": "no" if labels["chexpert"].get("No Finding") == 1.0 else "yes"}
 
 
+def find_strange_bytes(reports: Reports) -> str:
+    """What to do about a report that is not text; the command names the file, which a message may not."""
+    if not isinstance(reports, ReportTree):
+        return "download the archive again"
+    # In a UTF-8 locale grep takes bytes for characters and passes over those that are none.
+    command = f"LC_ALL=C grep -rlP '[^\\x00-\\x7F]' --include='s*.txt' {shlex.quote(str(reports.base))}"
+    return f"find it with: {command}; and download it again"
+
+
 class PhysioNet:
     """The roots of the PhysioNet form, opened when first needed."""
 
@@ -170,7 +188,7 @@ class PhysioNet:
             raise CxrbenchError(
                 f"a report of the split {study.split!r} is not UTF-8 text ({hashed_name(self.key, study.study_id)})",
                 where=self.reports.label,
-                fix="find it with: grep -rlP '[^\\x00-\\x7F]' --include='s*.txt' DIR; and download it again",
+                fix=find_strange_bytes(self.reports),
             )
         if state == "missing" and not self.allow_missing:
             raise CxrbenchError(

@@ -11,14 +11,15 @@ import gzip
 import hashlib
 import io
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrbench.data.base import Roots
-from cxrbench.data.csv_rows import open_rows
+from cxrbench.data.chexpert import LABELS
+from cxrbench.data.csv_rows import SEPARATORS, open_rows, wrong_separator
 from cxrbench.data.mimic_files import DOWNLOADS
 from cxrbench.errors import CxrbenchError
 
@@ -30,11 +31,6 @@ SPLITS = ("train", "validate", "test")
 
 OFFICIAL_STUDIES: Mapping[str, int] = {"train": 222_758, "validate": 1_808, "test": 3_269}
 """Studies per split: MIT-LCP/mimic-cxr, notebooks/generate-stats-from-paper.ipynb."""
-
-LABELS = (
-    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture", "Lung Lesion",
-    "Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia", "Pneumothorax", "Support Devices",
-)  # fmt: skip
 
 RENAMED_LABELS: Mapping[str, str] = {"Airspace Opacity": "Lung Opacity"}
 """The radiologists' table of v2.1.0 calls Lung Opacity by another name."""
@@ -81,22 +77,22 @@ def _unpacked(path: Path) -> Any:
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
 
 
-def header(path: Path) -> tuple[str, ...]:
+def header(path: Path, separator: str = ",") -> tuple[str, ...]:
     """The column names of a .csv or .csv.gz file; empty when it is not a readable table."""
     try:
         with _unpacked(path) as file:
             line = file.readline(1 << 16).decode("utf-8-sig")
     except (OSError, EOFError, UnicodeDecodeError, zlib.error):
         return ()
-    return tuple(next(csv.reader([line]), ()))
+    return tuple(next(csv.reader([line], delimiter=separator), ()))
 
 
-def kind_of(path: Path) -> str | None:
+def kind_of(path: Path, separator: str = ",") -> str | None:
     """What a table is by its columns: split, metadata, chexpert, negbio, test-set-labeled, or none of them.
 
     CheXpert and NegBio tables have the same columns; only there the file's name decides.
     """
-    columns = set(header(path))
+    columns = set(header(path, separator))
     if {"dicom_id", "study_id", "subject_id", "split"} <= columns:
         return "split"
     if {"dicom_id", "study_id", "ViewPosition"} <= columns:
@@ -114,14 +110,41 @@ def is_csv(path: Path) -> bool:
     return path.name.endswith((".csv", ".csv.gz"))
 
 
+def _below(root: Path) -> list[Path]:
+    """Where tables are looked for under a root."""
+    return [root, *(folder for pattern in DOWNLOADS for folder in sorted(root.glob(pattern)))]
+
+
 def _folders(roots: Roots) -> list[Path]:
     """Where tables are looked for: what was given as tables, then the top folders of images and reports."""
     places: list[Path] = []
     for name in ("tables", "images", "reports"):
         for root in roots.get(name, ()):
-            top = root.parent if name != "tables" and (root.name == "files" or root.is_file()) else root
-            places += [top, *(folder for pattern in DOWNLOADS for folder in sorted(top.glob(pattern)))]
+            places += _below(root.parent if name != "tables" and (root.name == "files" or root.is_file()) else root)
     return list(dict.fromkeys(places))
+
+
+def tables_in(place: Path) -> Iterator[tuple[str, Path]]:
+    """(kind, file) of the tables in a folder, or of the one table that `place` is.
+
+    Raises:
+        CxrbenchError: the cells of a table are not separated by commas.
+    """
+    inside = [place] if place.is_file() else sorted(place.iterdir(), reverse=True) if place.is_dir() else []
+    for path in inside:
+        if not is_csv(path) or not path.is_file():
+            continue
+        kind = kind_of(path)
+        if kind is not None:
+            yield kind, path
+        for separator in SEPARATORS:
+            if kind_of(path, separator) is not None:
+                raise wrong_separator(separator, str(path))
+
+
+def holds_tables(root: Path) -> bool:
+    """Whether a path given as a root of tables holds one."""
+    return any(True for place in _below(root) for _ in tables_in(place))
 
 
 def find_tables(roots: Roots) -> dict[str, Path]:
@@ -130,15 +153,11 @@ def find_tables(roots: Roots) -> dict[str, Path]:
     The same table packed and unpacked in one folder counts once (the packed one, as published).
 
     Raises:
-        CxrbenchError: two different files of one kind.
+        CxrbenchError: two different files of one kind, or a table with another separator than the comma.
     """
     found: dict[str, Path] = {}
     for place in _folders(roots):
-        inside = [place] if place.is_file() else sorted(place.iterdir(), reverse=True) if place.is_dir() else []
-        for path in inside:
-            kind = kind_of(path) if is_csv(path) and path.is_file() else None
-            if kind is None:
-                continue
+        for kind, path in tables_in(place):
             first = found.setdefault(kind, path)
             if first.name.removesuffix(".gz") != path.name.removesuffix(".gz"):
                 raise CxrbenchError(

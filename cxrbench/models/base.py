@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +68,18 @@ class BatchResult:
 
     predictions: tuple[Prediction, ...]
     timing: BatchTiming
+
+
+Stages = Callable[[str, int, int | None], None]
+"""Called with (stage, done, total or None) while something long goes on."""
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """A model that does something long before it answers, and says how far it is."""
+
+    def watch(self, report: Stages) -> None:
+        """Call `report` from now on."""
 
 
 class Model(Protocol):

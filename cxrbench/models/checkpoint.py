@@ -19,6 +19,7 @@ from typing import Any
 
 from cxrbench.config import cache_dir
 from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.privacy import private_file
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 CHUNK = 1 << 22
@@ -219,7 +220,8 @@ def _remember(memory: Path, known: Mapping[str, str]) -> None:
     with contextlib.suppress(OSError):  # a home that cannot be written only costs the time to hash again
         memory.parent.mkdir(parents=True, exist_ok=True)
         part = memory.with_name(f"{memory.name}.{os.getpid()}")
-        part.write_text(json.dumps(known), encoding="utf-8")
+        with open(part, "w", encoding="utf-8", opener=private_file) as file:
+            file.write(json.dumps(known))
         part.replace(memory)
 
 

@@ -189,14 +189,14 @@ class HuggingFace:
             raise CxrbenchError(
                 f"the chat template cannot be rendered: {type(error).__name__}",
                 where=str(self.checkpoint.folder),
-                fix="put the model's own chat_template.jinja into the folder (docs/models-hf.md, Chat template)",
+                fix="put the model's own chat_template.jinja into the folder (docs/models-hf.md of the repository)",
             ) from error
         token = getattr(parts.processor, "image_token", None)
         if token is not None and text.count(token) < len(request.images):
             raise CxrbenchError(
                 f"the chat template places {text.count(token)} image tokens for {len(request.images)} images",
                 where=str(self.checkpoint.folder),
-                fix='the template must write the image token for every {"type": "image"} part (docs/models-hf.md)',
+                fix='the template must write the image token for every {"type": "image"} part (docs/models-hf.md of the repository)',
             )
         return text
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from cxrbench.data.images import ImageFailure
 from cxrbench.errors import CxrbenchError, Exit
-from cxrbench.models.base import BatchResult, ModelCard, ModelOptions, Prepared, ReadImage
+from cxrbench.models.base import BatchResult, ModelCard, ModelOptions, Prepared, ReadImage, Stages
 from cxrbench.models.baselines import NEEDS_TRAIN, refuse_settings
 from cxrbench.types import EMPTY, OK, BatchTiming, Generation, Image, Prediction, Request, RequestKind, Sample
 
@@ -109,6 +109,11 @@ class NearestImage:
         self._read = options.read_image
         self._pool: tuple[Sample, ...] = ()
         self._asked: dict[str, Sample] = {}
+        self._report: Stages = lambda stage, done, total: None
+
+    def watch(self, report: Stages) -> None:
+        """Say how many train images are read, before the first sample is answered."""
+        self._report = report
 
     def identity(self) -> dict[str, Any]:
         """The rules; the train split's content is part of the run's own identity."""
@@ -148,7 +153,9 @@ class NearestImage:
         begin = time.perf_counter()
         found: list[tuple[Sample, Thumbnail]] = []
         left_out: Counter[str] = Counter()
-        for sample, thumbnail in self._read_pool():
+        self._report("reading train images", 0, len(self._pool))
+        for done, (sample, thumbnail) in enumerate(self._read_pool(), start=1):
+            self._report("reading train images", done, len(self._pool))
             if isinstance(thumbnail, str):
                 left_out[thumbnail] += 1
             else:

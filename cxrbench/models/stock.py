@@ -228,7 +228,7 @@ def _template(processor: Any, tokenizer: Any, folder: Path) -> str:
         raise CxrbenchError(
             "the checkpoint has no chat template, so its prompt format is not known",
             where=str(folder),
-            fix="put the model's own chat_template.jinja into the folder (docs/models-hf.md, Chat template)",
+            fix="put the model's own chat_template.jinja into the folder (docs/models-hf.md of the repository)",
         )
     return str(found)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import Image
 
-from cxrbench.data.mimic_tables import LABELS
+from cxrbench.data.chexpert import LABELS
 
 Roots = dict[str, tuple[Path, ...]]
 
@@ -172,13 +172,14 @@ def write_tables(root: Path, items: Sequence[Case], packed: bool = True, version
             for case, number, image in images
         ],
     )  # fmt: skip
+    columns = sorted(LABELS)  # as the published tables have them
     rows = [
-        (case.subject, case.study, *(case.labels.get(name, "") for name in LABELS)) for case in items if case.labels
+        (case.subject, case.study, *(case.labels.get(name, "") for name in columns)) for case in items if case.labels
     ]
     for source in ("chexpert", "negbio"):
-        write_csv(root / f"mimic-cxr-2.0.0-{source}{end}", ("subject_id", "study_id", *LABELS), rows)
+        write_csv(root / f"mimic-cxr-2.0.0-{source}{end}", ("subject_id", "study_id", *columns), rows)
     if version == "2.1.0":
-        names = ["Airspace Opacity" if name == "Lung Opacity" else name for name in LABELS]
+        names = ["Airspace Opacity" if name == "Lung Opacity" else name for name in columns]
         expert = [(case.study, *(case.expert.get(name, "") for name in names)) for case in items if case.expert]
         write_csv(root / "mimic-cxr-2.1.0-test-set-labeled.csv", ("study_id", *names), expert)
     return root

@@ -30,6 +30,8 @@ def test_rows_come_with_the_line_they_end_on() -> None:
         ("a,a secret thing,a secret thing\n", "the table has the column '<14 characters>' twice", "t.csv, line 1"),
         ("aa,b\n1,2\n", "the table has no column 'a' (did you mean 'aa'?)", "t.csv, line 1"),
         ("", "the table has no column 'a'", "t.csv, line 1"),
+        ("b;a\n1;secret\n", "the columns are separated by semicolons, not commas", "t.csv, line 1"),
+        ('"a"\t"b"\n1\tsecret\n', "the columns are separated by tabs, not commas", "t.csv, line 1"),
         ("\ufeffa,b\n1,2\n", "the table begins with a byte order mark", "t.csv"),
         ('a,b\n1,"secret\n', "the table is damaged: unexpected end of data", "t.csv, line 2"),
         ('a,b\n1,"secret"x\n', "the table is damaged", "t.csv, line 2"),

@@ -101,7 +101,7 @@ class TestPictures:
         os.rename(path, tmp_path / "a.dcm")
         np.testing.assert_array_equal(read_grey(str(tmp_path / "a.dcm")), ramp())
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(st.data())
     def test_any_grey_png_survives_the_way(self, tmp_path_factory, data):
         height, width = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 9))
@@ -163,7 +163,7 @@ class TestBrokenFiles:
                 noticed += 1
         assert noticed > 40
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(
         st.sampled_from(["png", "jpeg", "dicom", "j2k"]),
         st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6),

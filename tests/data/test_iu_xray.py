@@ -9,6 +9,7 @@ import iu_xray_tree as tree
 import pytest
 
 from cxrbench.data.base import Slice
+from cxrbench.data.images import ImageFailure, read_grey
 from cxrbench.data.iu_xray import IuXray
 from cxrbench.errors import CxrbenchError
 
@@ -167,13 +168,20 @@ def test_projections_overrule_the_views_of_rexrank(tmp_path):
     assert views(studies(REXRANK, reports=tmp_path)["CXR1_1_IM-0001"]) == ["FRONTAL", "LATERAL"]
 
 
-def test_a_missing_file_keeps_the_path_it_should_have(tmp_path):
+def test_a_missing_file_goes_by_the_name_of_the_source_that_lists_it(tmp_path):
     reports = tree.openi_folder(tmp_path / "xml")
     root = tree.images(tmp_path / "images", "kaggle", leave_out=("CXR2_IM-0652-1001",))
     (image,) = studies(OPENI, reports=reports, images=root)["CXR2"].images
-    assert image.path == str(root / "CXR2_IM-0652-1001.png")
+    assert image.path == "not-found:CXR2_IM-0652-1001"
     (image,) = studies(OPENI, reports=reports)["CXR2"].images
     assert image.path == "no-images-root:CXR2_IM-0652-1001"
+    (tmp_path / "empty").mkdir()
+    listed = studies(R2GEN, reports=reports, annotations=tree.r2gen(tmp_path), images=tmp_path / "empty")
+    paths = [image.path for image in listed["CXR1_1_IM-0001"].images]
+    assert paths == ["not-found:CXR1_1_IM-0001/0.png", "not-found:CXR1_1_IM-0001/1.png"]
+    with pytest.raises(ImageFailure) as caught:
+        read_grey(paths[0])
+    assert caught.value.outcome == "missing_image"
 
 
 def test_two_files_for_one_image_are_refused(tmp_path):

@@ -7,14 +7,16 @@ import json
 import iu_xray_tree as tree
 import pytest
 
-from cxrbench.data import iu_collection
+from cxrbench.data import iu_check, iu_collection
 from cxrbench.data.base import Slice
 from cxrbench.data.iu_xray import IuXray
 from cxrbench.errors import CxrbenchError
+from cxrbench.spec import Expected, find_task
 
 OPENI = Slice("all", {"form": "openi"})
 REXRANK = Slice("test", {"form": "rexrank"})
 OPENI_TASKS = "iu-findings, iu-impression, iu-impression-given-findings"
+PARTIAL = "needs --allow-partial, which is recorded"
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def test_an_index_is_not_used_once_its_sources_changed(tmp_path, roots):
     found = tmp_path / "images" / "deep" / "kaggle" / "2_IM-0652-1001.dcm.png"
     found.rename(found.parent / "elsewhere.png")
     paths = [image.path for study in data.studies(roots, OPENI, index) for image in study.images]
-    assert str(tmp_path / "images" / "CXR2_IM-0652-1001.png") in paths
+    assert "not-found:CXR2_IM-0652-1001" in paths
     changed = {"ecgen-radiology/2.xml": tree.xml("CXR2").replace("Stable.", "Changed.").encode()}
     tree.tgz(tmp_path / "NLMCXR_reports.tgz", changed)
     (study,) = data.studies(roots, OPENI, index)
@@ -89,7 +91,9 @@ def test_check_says_what_is_there_and_what_to_do(tmp_path, roots):
     )
     assert line(roots, "XML against Kaggle").found == "3 reports in both, every section equal"
     assert line(roots, "images").found.endswith("6 of the 6 images the XML names are there")
-    assert line(roots, "iu-findings-rexrank").status == "ok"
+    assert line(roots, "iu-impression").found == f"3 samples here, 3,820 in full: {PARTIAL}"
+    ready = line(roots, "iu-findings-rexrank")
+    assert (ready.status, ready.found) == ("note", f"1 samples here, 590 in full: {PARTIAL}")
     missing = line(roots, "iu-findings-r2gen")
     assert (missing.status, missing.fix) == ("note", "cxrbench data add iu-xray --annotations PATH/annotation.json")
 
@@ -119,8 +123,60 @@ def test_a_form_one_does_not_have_is_a_note(tmp_path, make, ready):
     lines = IuXray().check(make(tmp_path))
     assert {each.status for each in lines} <= {"ok", "note"}
     tasks = {each.item: each for each in lines if each.item.startswith("iu-")}
-    assert [item for item, each in tasks.items() if each.found.startswith("ready")] == [ready]
-    assert all(each.fix.startswith("cxrbench data add iu-xray --") for item, each in tasks.items() if item != ready)
+    usable = [item for item, each in tasks.items() if not each.found.startswith("not ready")]
+    assert ", ".join(usable) == ready
+    assert all(
+        each.fix.startswith("cxrbench data add iu-xray --") for item, each in tasks.items() if item not in usable
+    )
+
+
+def test_a_task_whose_full_size_is_here_is_ready_and_one_without_a_sample_is_not(tmp_path, monkeypatch):
+    full = {"iu-findings": 2, "iu-impression": 3, "iu-impression-given-findings": 2}
+
+    def with_size(name):
+        spec = find_task(name)
+        return spec.model_copy(update={"expected": Expected(n=full[name], evidence="verified", source="x")})
+
+    monkeypatch.setattr(iu_check, "find_task", with_size)
+    roots = kaggle_alone(tmp_path)
+    assert [(each.status, each.found) for each in IuXray().check(roots) if each.item in full] == [("ok", "ready")] * 3
+    reports, _ = roots["tables"]
+    reports.write_text("\n".join(reports.read_text().splitlines()[:1]) + "\n")
+    assert {each.found for each in IuXray().check(roots) if each.item in full} == {"not ready: no sample is left"}
+
+
+@pytest.mark.parametrize("root", ["reports", "tables", "annotations"])
+def test_a_path_that_holds_nothing_is_named_and_not_kept(tmp_path, roots, root):
+    pictures = roots["images"][0]
+    reports, _ = tree.kaggle(tmp_path / "tables")
+    found = IuXray().check({"tables": (reports,), "images": (pictures,), root: (pictures, reports)})
+    (problem,) = [each for each in found if each.status == "problem"]
+    assert (problem.item, problem.found) == (root, f"there is no source of IU X-ray in {pictures}")
+    assert problem.fix == f"leave {pictures} out: cxrbench data add iu-xray --{root} {reports}"
+    assert not [each.fix for each in found if each is not problem and f" {pictures}" in each.fix]
+
+
+def test_each_image_root_without_an_image_is_named(tmp_path, roots):
+    (tmp_path / "empty").mkdir()
+    (problem,) = [
+        each
+        for each in IuXray().check({**roots, "images": (*roots["images"], tmp_path / "empty")})
+        if each.status == "problem"
+    ]
+    assert (problem.item, problem.found) == ("images", f"there is no image of IU X-ray in {tmp_path / 'empty'}")
+    assert problem.fix.endswith(f"--images {roots['images'][0]}")
+    alone = [each for each in IuXray().check({**roots, "images": (tmp_path / "empty",)}) if each.item == "images"]
+    assert [each.status for each in alone] == ["problem"]
+
+
+def test_a_table_with_semicolons_is_told_as_one(tmp_path):
+    _, projections = tree.kaggle(tmp_path)
+    projections.write_text(projections.read_text().replace(",", ";"))
+    for given in (projections, tmp_path):
+        (found,) = IuXray().check({"tables": (given,)})
+        assert found.status == "problem"
+        assert "the columns are separated by semicolons, not commas" in found.found
+        assert f"{projections}, line 1" in found.found
 
 
 def test_two_sources_of_one_kind_make_no_task_ready(tmp_path):
@@ -147,7 +203,7 @@ def test_a_split_that_numbers_images_of_other_names_is_not_ready(tmp_path):
     roots = {**kaggle_alone(tmp_path), **r2gen_alone(tmp_path), "images": (tree.images(tmp_path / "k", "kaggle"),)}
     found = line(roots, "iu-findings-r2gen")
     assert (found.status, found.fix) == ("note", "cxrbench data add iu-xray --reports PATH/NLMCXR_reports.tgz")
-    assert line(roots, OPENI_TASKS).found == "ready"
+    assert line(roots, "iu-findings").found == f"2 samples here, 3,337 in full: {PARTIAL}"
     with pytest.raises(CxrbenchError) as caught:
         list(IuXray().studies(roots, Slice("test", {"form": "r2gen"})))
     assert found.found == f"not ready: {caught.value.what}"

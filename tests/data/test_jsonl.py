@@ -237,8 +237,44 @@ def test_check_names_no_folder_below_the_images_root(tmp_path: Path) -> None:
     row = {"study_id": "s", "images": ["p19999001/s59999001/a.png", f"{tmp_path}/p19999001/b.png"]}
     roots = {"reports": (write(tmp_path / "data.jsonl", row),), "images": (tmp_path / "images",)}
     (line,) = [line for line in Jsonl().check(roots) if line.item == "images"]
-    assert line.found == f"2 images; 2 not there; relative paths start at {tmp_path / 'images'}"
+    place = f"{roots['reports'][0]}, line 1, key images[0] (a.png)"
+    assert line.found == f"2 images; 2 not there, the first in {place}; relative paths start at {tmp_path / 'images'}"
     assert "19999001" not in str(Jsonl().check(roots))
+
+
+def test_some_images_that_are_not_there_are_no_matter_of_the_root(tmp_path: Path) -> None:
+    rows = [{"study_id": name, "images": [f"{name}.png"]} for name in ("a", "b", "c")]
+    file = write(tmp_path / "data.jsonl", *rows)
+    (tmp_path / "a.png").touch()
+    (line,) = [line for line in Jsonl().check({"reports": (file,)}) if line.item == "images"]
+    assert "3 images; 2 not there, the first in" in line.found
+    assert f"{file}, line 2, key images[0] (b.png)" in line.found
+    assert "data add" not in line.fix
+    assert "missing_image" in line.fix
+    (tmp_path / "a.png").unlink()
+    (line,) = [line for line in Jsonl().check({"reports": (file,)}) if line.item == "images"]
+    assert "cxrbench data add jsonl --images" in line.fix
+    absolute = write(tmp_path / "b.jsonl", {"study_id": "a", "images": ["/nowhere/a.png"]})
+    (line,) = [line for line in Jsonl().check({"reports": (absolute,)}) if line.item == "images"]
+    assert "data add" not in line.fix
+    assert "relative" not in line.found
+
+
+def test_each_path_that_holds_nothing_is_named(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "one" / "a.png").touch()
+    file = write(tmp_path / "data.jsonl", {"study_id": "a", "images": ["a.png"], "sections": {"findings": "x"}})
+    blank = tmp_path / "blank.jsonl"
+    blank.write_text("\n")
+    roots = {"reports": (file, blank), "images": (tmp_path / "one", tmp_path / "two")}
+    problems = [line for line in Jsonl().check(roots) if line.status == "problem"]
+    assert [(line.item, line.found) for line in problems] == [
+        ("reports", f"there is no study in {blank}"),
+        ("images", f"there is no image that a row names in {tmp_path / 'two'}"),
+    ]
+    assert problems[0].fix == f"leave {blank} out: cxrbench data add jsonl --reports {file}"
+    assert problems[1].fix.endswith(f"--images {tmp_path / 'one'}")
 
 
 def test_the_fingerprint_follows_the_images_of_the_split_and_not_their_place(tmp_path: Path) -> None:
@@ -291,7 +327,7 @@ def test_check_says_what_was_found_and_what_is_missing(tmp_path: Path) -> None:
         "reports": ("ok", "2 studies: validate 1, test 1"),
         "patients": ("ok", "1 patients"),
         "sections": ("ok", "findings 2, impression 2"),
-        "images": ("missing", f"3 images; 2 not there; relative paths start at {tmp_path}"),
+        "images": ("missing", f"3 images; 2 not there, the first in {file}, line 1, key images[0] (front.png)"),
         "labels": ("note", "readers 2"),
         "columns": ("note", "abnormal 2, site 2, dose 2"),
     }

@@ -20,7 +20,7 @@ from cxrbench.features.phantom_labels import read as read_report
 from cxrbench.metrics.base import Corpus, Pairs
 from cxrbench.metrics.bleu import Bleu
 
-some = settings(max_examples=80, deadline=None)
+some = settings(max_examples=80)
 ids = st.builds(study_id, st.integers(0, 2**32), st.sampled_from(["train", "validate", "test"]), st.integers(0, 4000))
 
 

@@ -16,7 +16,7 @@ from cxrbench.data.phantom_world import DEVICES, GRADED, KINDS, SIDED, case
 
 seeds = st.integers(0, 2**40)
 indices = st.integers(0, 5000)
-some = settings(max_examples=60, deadline=None)
+some = settings(max_examples=60)
 
 
 def test_splitmix64_gives_its_published_values():

@@ -84,7 +84,7 @@ configs = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(
     stem=st.sampled_from(sorted(DEFAULTS)),
     config=configs,
@@ -105,7 +105,7 @@ def test_equal_to_the_stock_processor_for_any_size_and_setting(stem, config, hei
         assert_same_bits(transform(grey), theirs)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(height=st.integers(2, 60), width=st.integers(2, 60), mean=channels.filter(lambda m: isinstance(m, list)))
 def test_llava_padding_to_a_square_with_the_mean_colour(height, width, mean):
     config = {

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny_llava import edit_weights, make, shard
 
@@ -63,7 +64,6 @@ def test_a_file_cut_short_is_refused_with_its_sizes(tiny):
     assert f"{size:,}" in message
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200), st.booleans())
 def test_any_bytes_are_a_header_or_an_error(tmp_path_factory, body, framed):
     file = tmp_path_factory.getbasetemp() / "any.safetensors"
@@ -76,7 +76,6 @@ def test_any_bytes_are_a_header_or_an_error(tmp_path_factory, body, framed):
     assert start == file.stat().st_size
 
 
-@settings(deadline=None)
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
 def test_any_json_header_is_whole_or_an_error(tmp_path_factory, body):
     file = tmp_path_factory.getbasetemp() / "json.safetensors"
@@ -122,6 +121,11 @@ def test_a_useless_cache_costs_time_only(tiny, tmp_path, state):
     else:
         cache.mkdir()
     assert hash_weights([tiny / "model.safetensors"], cache) == expected
+
+
+def test_the_remembered_hashes_are_their_owners_alone(tiny, tmp_path):
+    hash_weights([tiny / "model.safetensors"], tmp_path / "cache.json")
+    assert stat.S_IMODE((tmp_path / "cache.json").stat().st_mode) == 0o600
 
 
 def test_the_small_files_have_a_hash_of_their_own(tiny):

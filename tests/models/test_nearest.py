@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxrbench.errors import CxrbenchError
-from cxrbench.models.base import ModelOptions
+from cxrbench.models.base import ModelOptions, Watched
 from cxrbench.models.nearest import SIDE, Gallery, NearestImage, Query, shrink, spread
 from cxrbench.types import Generation, Image, Sample
 
@@ -49,6 +49,18 @@ def test_the_same_picture_is_found_whatever_its_size_and_exposure(tmp_path):
     grey = np.asarray(PIL.Image.open(darker.images[0].path))
     PIL.Image.fromarray((grey // 3 + 20).astype(np.uint8)).save(darker.images[0].path)
     assert texts(model, bigger, darker) == ["report of t3", "report of t4"]
+
+
+def test_reading_the_train_images_can_be_watched(tmp_path):
+    model = fitted([sample(tmp_path, f"t{i}", i) for i in range(5)])
+    assert isinstance(model, Watched)
+    seen = []
+    model.watch(lambda *step: seen.append(step))
+    assert not seen
+    model.circumstances()
+    assert seen == [("reading train images", done, 5) for done in range(6)]
+    model.circumstances()
+    assert len(seen) == 6, "the images are read once"
 
 
 def test_ties_go_to_the_smallest_study_id_in_any_order_of_the_pool(tmp_path):
@@ -144,7 +156,7 @@ def gallery_of(pixels) -> Gallery:
     return Gallery(tuple(names), names, nobody, pixels, np.sqrt(spread(pixels).astype(float)), {}, 0.0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.integers(1, 60), st.sampled_from([2, 12, 255]))
 def test_search_equals_the_definition_and_ignores_the_batch(seed, n, contrast):
     rng = np.random.default_rng(seed)
