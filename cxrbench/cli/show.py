@@ -272,8 +272,8 @@ def caution_lines(summary: Mapping[str, Any]) -> list[str]:
 
 
 def telling_slices(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The slices that divide anything: one with a single group repeats the table above it (--json has it)."""
-    return {name: groups for name, groups in summary["slices"].items() if len(groups) > 1}
+    """The slices that say anything: one whose every sample is "unknown" does not (--json has it)."""
+    return {name: groups for name, groups in summary["slices"].items() if set(groups) != {"unknown"}}
 
 
 def _scored_in(entry: Mapping[str, Any]) -> int:

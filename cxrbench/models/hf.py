@@ -196,7 +196,7 @@ class HuggingFace:
             raise CxrbenchError(
                 f"the chat template places {text.count(token)} image tokens for {len(request.images)} images",
                 where=str(self.checkpoint.folder),
-                fix='the template must write the image token for every {"type": "image"} part (docs/models-hf.md of the repository)',
+                fix='the template must write the image token for every {"type": "image"} part',
             )
         return text
 
