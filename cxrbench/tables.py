@@ -6,9 +6,7 @@ Rows in = rows out: a table of statistics has exactly one block of rows per sele
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +15,7 @@ import numpy as np
 
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.metrics.base import Floats, Statistics
-from cxrbench.privacy import private_file, private_folder
-from cxrbench.store import canonical, disk_error
+from cxrbench.store import canonical, replacing
 from cxrbench.types import Image, Sample
 
 if TYPE_CHECKING:
@@ -53,19 +50,8 @@ class Scores:
 def _write(table: pyarrow.Table, path: Path) -> None:
     import pyarrow.parquet as pq
 
-    part = path.with_name(path.name + ".part")
-    try:
-        private_folder(path.parent)
-        part.unlink(missing_ok=True)  # left by a killed process, perhaps with other rights
-        with open(part, "wb", opener=private_file) as file:
-            pq.write_table(table, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        with suppress(OSError):  # on a disk gone read-only the first error is the one to tell
-            part.unlink()
-        raise disk_error(error, path) from error
+    with replacing(path) as file:
+        pq.write_table(table, file, compression="zstd")
 
 
 def _read(path: Path) -> pyarrow.Table:

@@ -6,7 +6,7 @@ import shutil
 import stat
 import subprocess
 import sys
-import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -100,10 +100,19 @@ def test_a_folder_with_other_files_is_no_place_for_a_run(cli, tmp_path):
 def test_a_run_killed_before_its_manifest_is_gone_on_with(cli, tmp_path):
     run = tmp_path / "run"
     (run / "predictions").mkdir(parents=True)
-    for name in ("lock", "manifest.json.part"):
+    for name in ("lock", ".manifest.json.cxrbench-0123456789abcdef.part"):
         (run / name).touch()
     words = ("run", "--model", "random-report", "--task", write_small(tmp_path), "--replicates", 0, "--out", run)
     assert cli(*words)[0] == 0
+    assert not list(run.rglob("*.part"))
+
+
+def test_a_summary_beside_a_file_with_a_similar_name_leaves_it_alone(cli, tmp_path):
+    run, _ = small_run(cli, tmp_path)
+    (tmp_path / "sum.json.part").write_text("mine")
+    assert cli("score", run, "--out", "sum.json", "--replicates", 0)[0] == 0
+    assert (tmp_path / "sum.json").exists()
+    assert (tmp_path / "sum.json.part").read_text() == "mine"
 
 
 # Caches and what is deleted
@@ -152,6 +161,33 @@ def test_prepare_takes_no_folder_that_holds_other_files(cli, tmp_path):
     assert mode(originals) == 0o755
     assert cli("cache", "purge", "--yes")[0] == 0
     assert contents(originals) == before
+
+
+def test_a_prepare_that_fails_leaves_the_place_as_it_was(cli, tmp_path):
+    roots = add_mimic(cli, tmp_path)
+    (table,) = roots["tables"][0].rglob("*split*")
+    whole, settings = table.read_bytes(), tmp_path / "config/cxrbench/cxrbench.toml"
+    table.write_bytes(whole[:-20])
+    (tmp_path / "empty").mkdir(mode=0o755)
+    before, said = modes(tmp_path), settings.read_text()
+    for further in ((), ("--out", tmp_path / "new/index"), ("--out", "empty")):
+        code, _, err = cli("data", "prepare", "mimic-cxr", *further)
+        assert code == 2
+        assert "the table cannot be read" in err
+        assert modes(tmp_path) == before
+    table.write_bytes(whole)
+    # A task of another data set is found before anything is made.
+    code, _, err = cli("data", "prepare", "mimic-cxr", "--image-cache", "full", "--task", "demo-findings")
+    assert code == 2
+    assert "is a task on phantom, not on mimic-cxr" in err
+    assert modes(tmp_path) == before
+    assert settings.read_text() == said
+    # What an earlier prepare made is kept.
+    assert cli("data", "prepare", "mimic-cxr", "--out", "empty")[0] == 0
+    kept = contents(tmp_path / "empty")
+    table.write_bytes(whole[:-20])
+    assert cli("data", "prepare", "mimic-cxr", "--out", "empty")[0] == 2
+    assert contents(tmp_path / "empty") == kept
 
 
 @pytest.mark.usefixtures("own")
@@ -314,12 +350,14 @@ def index_line(cli):
 def test_check_says_how_old_the_index_is_and_when_it_is_not_used(cli, tmp_path):
     roots = add_mimic(cli, tmp_path)
     assert index_line(cli) is None
+    before = datetime.now(UTC).replace(second=0, microsecond=0)  # the note is to the minute
     cli("data", "prepare", "mimic-cxr")
     line = index_line(cli)
     assert line["status"] == "ok"
-    assert line["found"].startswith(f"built {time.strftime('%Y-', time.gmtime())}")
+    assert before <= datetime.fromisoformat(line["found"].split()[1].rstrip(",")) <= datetime.now(UTC)
     assert "8 studies" in line["found"]
-    assert line["found"].endswith("reports are not looked at again until `cxrbench data prepare mimic-cxr`")
+    noticed = "in use; a later change of single files may go unnoticed: after one, `cxrbench data prepare mimic-cxr`"
+    assert line["found"].endswith(noticed)
     next((roots["reports"][0] / "files").rglob("*.txt")).write_text("edited")
     line = index_line(cli)
     assert line["status"] == "note"

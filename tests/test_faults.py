@@ -5,13 +5,16 @@ Every test types a command. Where a process must die at a given moment, it is a 
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
+from cxrbench.cli import progress
 from cxrbench.store import RunFolder
 from tests import commands
 from tests.commands import answers, metrics, rows, small_run
@@ -32,10 +35,31 @@ def start(*words):
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
+PROGRESS = re.compile(r"[^:\n]+: \d+( of \d+)?(, \d+\.\d/s)?(, about \d+ s left)?\n")
+"""A line of cxrbench.cli.progress, which comes where the machine is so busy that a small run takes ten seconds."""
+
+
+def without_progress(said):
+    return "".join(line for line in said.splitlines(keepends=True) if not PROGRESS.fullmatch(line))
+
+
 def end(child):
-    """Exit code and standard error of a process that must come to its end."""
+    """Exit code and standard error, without progress, of a process that must come to its end."""
     _, said = child.communicate(timeout=HARD_LIMIT)
-    return child.returncode, said
+    return child.returncode, without_progress(said)
+
+
+@pytest.mark.parametrize("total", [None, 1000])
+def test_progress_and_nothing_else_is_left_out_of_what_a_process_said(monkeypatch, capsys, total):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with progress.progress("random-report on small") as report:
+        for done in (0, 20, 20, 1000):
+            now[0] += 11
+            report(done, total)
+    said = capsys.readouterr().err
+    assert said.count("\n") == (4 if total is None else 3)
+    assert without_progress(f"{COMPLETE}{said}error: x.json: 5 rows\n") == f"{COMPLETE}error: x.json: 5 rows\n"
 
 
 def size(file):
@@ -43,10 +67,12 @@ def size(file):
 
 
 def wait_for(ready, child):
-    """Look without a pause until `ready()` or the process has ended."""
+    """Look every other millisecond until `ready()` or the process has ended."""
     begun = time.monotonic()
     while not ready() and child.poll() is None:
         assert time.monotonic() - begun < HARD_LIMIT, "the process hangs"
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(0.002)
 
 
 COMPLETE = "note: every sample was answered before; nothing was generated or timed now\n"
@@ -75,7 +101,7 @@ def test_a_run_killed_again_and_again_equals_one_that_was_not(tmp_path):
 
 
 DYING = """
-import os, signal, sys
+import importlib, os, signal, stat, sys, threading
 from pathlib import Path
 from cxrbench.cli import main
 
@@ -90,7 +116,8 @@ def arm(at):
                 os.ftruncate(handle, max(os.fstat(handle).st_size - 5, 0))
             os.kill(os.getpid(), signal.SIGKILL)
     def dying_fsync(handle):
-        moment(handle)
+        if stat.S_ISREG(os.fstat(handle).st_mode):  # after that of a folder nothing differs but after a power loss
+            moment(handle)
         fsync(handle)
     def dying_replace(self, target):
         moment(None)
@@ -98,44 +125,63 @@ def arm(at):
     os.fsync, Path.replace = dying_fsync, dying_replace
 
 def command(out):
-    sys.argv = ["cxrbench", "run", "--out", out, *words]
+    sys.argv = ["cxrbench", "run", "--out", str(out), *words]
     try:
         main.run()
     except SystemExit as stop:
         return int(stop.code or 0)
     return 0
 
-def once(out, at):
+def once(out, at, imported=None):
     child = os.fork()
     if child == 0:
+        signal.alarm(limit)
         arm(at)
-        os._exit(command(out))
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        code = command(out)
+        if imported is not None:
+            imported.write_text("\\n".join(sys.modules))
+        os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code == -signal.SIGALRM:
+        sys.exit(f"the run into {out}, to be killed at moment {at}, hangs")
+    return code
 
-place, first, last, words = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
-if command(str(place / "whole")) != 0:  # in this process, so that its copies find everything imported
+place, limit, first, last, words = Path(sys.argv[1]), *map(int, sys.argv[2:5]), sys.argv[5:]
+if once(place / "whole", 0, place / "imported") != 0:
     sys.exit("the uninterrupted run failed")
+for name in (place / "imported").read_text().split():
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        pass
+if threading.active_count() > 1:
+    sys.exit(f"a fork is not safe beside {threading.enumerate()}")
 for at in range(first, last):
     out = place / f"killed-{at}"
-    if once(str(out), at) != -signal.SIGKILL:
+    if once(out, at) != -signal.SIGKILL:
         break
     file = out / "predictions" / "0000.jsonl"
     kept = file.read_bytes() if file.exists() else b""
-    if once(str(out), 0) != 0:
+    if once(out, 0) != 0:
         sys.exit(f"killed at moment {at}, the same command fails")
     if not file.read_bytes().startswith(kept[: kept.rfind(b"\\n") + 1]):
         sys.exit(f"killed at moment {at}, a row that was written is gone")
 """
 """Runs a command to its end, then again and again in new folders, killed at the first, second, ... moment at which it
 forces a file to disk or renames one, and each time once more to its end. At every other pair of moments the line that
-was being written is torn as well. Arguments: folder, first and last moment, words of the command."""
+was being written is torn as well. Arguments: folder, seconds a run may take, first and last moment, words of the
+command.
+
+Every run is a fork, as a new interpreter that imports everything takes fifty times as long as such a run. The process
+that forks runs no command itself: it only imports what one has imported, so that there is no thread that a fork would
+leave dead."""
 
 
 def die_at_every_moment(place, first, last, *words):
-    command = [sys.executable, "-c", DYING, str(place), str(first), str(last), *map(str, words)]
-    # One thread: a pool of threads that exists before a fork is dead after it.
-    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=HARD_LIMIT, env=alone)
+    command = [sys.executable, "-c", DYING, str(place), str(HARD_LIMIT), str(first), str(last), *map(str, words)]
+    # One thread: a library that makes a pool of threads when it is imported makes none.
+    alone = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=alone)  # every run in it has its limit
     assert done.returncode == 0, done.stderr
     return sorted(place.glob("killed-*"))
 
@@ -321,7 +367,7 @@ def test_a_read_only_place_is_named_before_a_single_answer(cli, tmp_path, read_o
         assert code == 4
         assert "the folder cannot be written" in err
         assert str(out) in err
-        assert "--out DIR in a writable folder" in err
+        assert "`run --out DIR` in a writable folder" in err
 
 
 def test_a_second_process_on_one_folder_is_refused_and_the_first_is_not_disturbed(tmp_path):

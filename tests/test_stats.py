@@ -194,7 +194,7 @@ def test_percentile_agrees_with_scipys_own_resampling():
     assert (ours.low, ours.high) == pytest.approx((expected.low, expected.high), abs=0.02)  # both have sd ~0.006
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10**6), st.randoms(use_true_random=False))
 def test_order_of_samples_changes_nothing(seed, shuffle):
     rng = np.random.default_rng(seed)

@@ -2,18 +2,21 @@
 
 import json
 import os
+import select
+import signal
 import stat
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.metrics.base import Statistics
-from cxrbench.store import Appender, RunFolder, differences, prediction_row, run_folder
+from cxrbench.store import Appender, RunFolder, differences, prediction_row, run_folder, write_atomic
 from cxrbench.tables import Scores, read_samples, read_scores, write_samples, write_scores
 from cxrbench.types import BatchTiming, Image, Manifest, Prediction, Sample
 
@@ -88,7 +91,6 @@ ROWS = st.lists(
 )
 
 
-@settings(deadline=None)  # every example waits for the disk
 @given(ROWS)
 def test_predictions_come_back_as_they_were(tmp_path_factory, rows):
     folder = RunFolder(tmp_path_factory.mktemp("run"))
@@ -197,22 +199,38 @@ def test_a_full_disk_keeps_what_was_written_and_says_so(tiny_disk):
     assert sorted(p.name for p in run.path.iterdir()) == ["batches", "manifest.json", "predictions", "scores"]
 
 
+HARD_LIMIT = 120
+"""Seconds after which a process counts as hanging."""
+
+
+@contextmanager
+def process(code, *words):
+    """A Python process that is killed when the block ends, however it ends."""
+    command = [sys.executable, "-c", code, *map(str, words)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            yield other
+        finally:
+            other.kill()
+
+
+def first_line(other):
+    """The first line a process prints, "" where it ends without one."""
+    ready, _, _ = select.select([other.stdout], [], [], HARD_LIMIT)
+    assert ready, "the process hangs"
+    return other.stdout.readline()
+
+
 def test_two_processes_cannot_write_one_folder(run):
     code = (
         "import sys\nfrom pathlib import Path\nfrom cxrbench.store import RunFolder\n"
         "with RunFolder(Path(sys.argv[1])).writing():\n    print('in', flush=True)\n    sys.stdin.read()\n"
     )
-    other = subprocess.Popen(
-        [sys.executable, "-c", code, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert other.stdout.readline() == "in\n"
-    with pytest.raises(CxrbenchError, match=f"pid {other.pid}") as caught, run.writing():
-        pass
-    assert caught.value.code == Exit.INFRASTRUCTURE
-    other.kill()
-    other.wait()
-    other.stdin.close()
-    other.stdout.close()
+    with process(code, run.path) as other:
+        assert first_line(other) == "in\n"
+        with pytest.raises(CxrbenchError, match=f"pid {other.pid}") as caught, run.writing():
+            pass
+        assert caught.value.code == Exit.INFRASTRUCTURE
     with run.writing():
         assert (run.path / "lock").read_text() == f"pid {os.getpid()}"
 
@@ -277,6 +295,93 @@ def test_statistics_come_back_exactly(tmp_path_factory, m, r, k, seed):
         assert np.array_equal(found.statistics.rows, rows)
         assert np.array_equal(found.statistics.status, statistics.status)
         assert found.statistics.reasons == statistics.reasons
+
+
+# Files that take the place of another
+
+
+def test_a_file_that_only_looks_like_ours_is_left_alone(tmp_path):
+    mine = {tmp_path / name for name in ("sum.json.part", ".sum.json.part", ".sum.json.cxrbench-notes.part")}
+    for file in mine:
+        file.write_text("mine")
+    write_atomic(tmp_path / "sum.json", b"{}")
+    assert (tmp_path / "sum.json").read_bytes() == b"{}"
+    write_scores(tmp_path / "sum.json", Scores(("a",), Statistics.scored(np.ones((1, 2))), {"signature": "x"}))
+    assert {file for file in tmp_path.iterdir() if file.name != "sum.json"} == mine
+    assert {file.read_text() for file in mine} == {"mine"}
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()], ids=["disk", "ctrl-c"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, error):
+    file = tmp_path / "x.json"
+    write_atomic(file, b"old")
+
+    def fail(*_):
+        (part,) = set(tmp_path.iterdir()) - {file}
+        assert stat.S_IMODE(part.stat().st_mode) == 0o600
+        raise error
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises((CxrbenchError, KeyboardInterrupt)):
+        write_atomic(file, b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+    assert file.read_bytes() == b"old"
+
+
+STOPPED = """
+import os, signal, sys
+from pathlib import Path
+from cxrbench.store import write_atomic
+def stop(handle):
+    print("in", flush=True)
+    signal.pause()
+os.fsync = stop
+write_atomic(Path(sys.argv[1]), b"words of a report")
+"""
+"""Writes a file and stops before it takes its place."""
+
+
+def test_what_a_killed_process_left_goes_with_the_next_write_and_what_a_live_one_has_stays(tmp_path):
+    file = tmp_path / "x.json"
+    with process(STOPPED, file) as other:
+        assert first_line(other) == "in\n"
+        (part,) = tmp_path.iterdir()
+        write_atomic(file, b"mine")
+        assert part.exists()
+        other.send_signal(signal.SIGKILL)
+        other.wait(HARD_LIMIT)
+        write_atomic(tmp_path / "other.json", b"mine")
+        assert part.exists()
+    write_atomic(file, b"again")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.json", "x.json"]
+    assert file.read_bytes() == b"again"
+
+
+def test_a_rename_and_a_new_file_are_forced_to_disk_with_their_folder(tmp_path, monkeypatch):
+    """After a power loss the name must be there, too: the folder is synced after the file and after the rename."""
+    synced, fsync = [], os.fsync
+
+    def record(handle):
+        about = os.fstat(handle)
+        synced.append("folder" if stat.S_ISDIR(about.st_mode) else "file")
+        if synced[-1] == "folder":
+            assert os.path.samestat(about, tmp_path.stat())
+            assert [path.name for path in tmp_path.iterdir()] == [name]
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", record)
+    name = "x.json"
+    write_atomic(tmp_path / name, b"{}")
+    assert synced == ["file", "folder"]
+    write_scores(tmp_path / name, Scores(("a",), Statistics.scored(np.ones((1, 2))), {"signature": "x"}))
+    assert synced == ["file", "folder"] * 2
+    (tmp_path / name).unlink()
+    synced.clear()
+    name = "0000.jsonl"
+    for _ in range(2):
+        writer = Appender(tmp_path / name)
+        writer.close()
+    assert synced == ["folder"]
 
 
 def test_rows_in_must_be_rows_out(tmp_path):

@@ -38,6 +38,7 @@ from cxrbench.metrics.base import (
 )
 from cxrbench.metrics.meteor_jvm import STATISTICS, Pool, Settings
 from cxrbench.metrics.meteor_paraphrases import Table, words_of
+from cxrbench.privacy import hold, remove_left
 
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 WEIGHTS = (1.0, 0.6, 0.8, 0.6)
@@ -146,8 +147,8 @@ class Scorer:
         self._pool: Pool | None = None
         self._lock = threading.Lock()
         with _temporary_folder():
-            self._folder = Path(tempfile.mkdtemp(prefix="cxrbench-meteor-"))
-        weakref.finalize(self, _remove, self._folder, os.getpid())
+            self._folder, handle = private_part()
+        weakref.finalize(self, _remove, self._folder, handle, os.getpid())
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[list[float] | str]:
         """Return for each pair (prediction, reference) its 23 statistics, or one sentence why there are none."""
@@ -200,10 +201,35 @@ def _temporary_folder() -> Iterator[None]:
         ) from error
 
 
-def _remove(folder: Path, owner: int) -> None:
+_PREFIX = "cxrbench-meteor-"
+
+
+def private_part() -> tuple[Path, int]:
+    """A new temporary folder for a part of the table, and the handle that holds it.
+
+    Which part tells which words occur in the texts, so the folder is its owner's alone, and folders of processes that
+    were killed are removed first. The name carries the pid, for whoever finds one.
+    """
+    place = Path(tempfile.gettempdir())
+    for left in place.glob(f"{_PREFIX}[0-9]*-????????"):  # as mkdtemp names them
+        remove_left(left)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:  # another process took it for a leftover in the moment before it was held
+            continue
+        hold(handle)
+        if folder.exists():
+            return folder, handle
+        os.close(handle)
+
+
+def _remove(folder: Path, handle: int, owner: int) -> None:
     """Remove the folder with the table; not in a fork of the process that made it."""
     if os.getpid() == owner:
         shutil.rmtree(folder, ignore_errors=True)
+    os.close(handle)
 
 
 def cores() -> int:

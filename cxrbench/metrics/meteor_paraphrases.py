@@ -6,7 +6,7 @@ Here the table is read once, and entries with a word that is not in the texts ar
 Leaving out what cannot match changes no alignment, which the tests check against the full table.
 
 A word is tested by a hash (of its first eight bytes and its length), so a few entries too many stay; never one too
-few. Touches numpy and files.
+few. Touches numpy and files, which are their owner's alone: which entries are in one tells which words the texts have.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.privacy import private_file
 
 Bits = NDArray[np.bool_]
 
@@ -75,7 +76,7 @@ class Table:
         wanted: Bits = np.zeros(1 << _SLOT_BITS, bool)
         wanted[_slots(words)] = True
         written = 0
-        with gzip.open(out, "wb", compresslevel=1) as file:
+        with open(out, "wb", opener=private_file) as packed, gzip.open(packed, "wb", compresslevel=1) as file:
             for piece in self._kept(wanted):
                 file.writelines(piece)
                 written += len(piece)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
@@ -17,7 +17,6 @@ from cxrbench.types import Generation
 IDS = torch.zeros((1, 1), dtype=torch.int64)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.lists(st.floats(-8, 8, width=32), min_size=6, max_size=6), min_size=1, max_size=4),
     st.floats(0.1, 4),
@@ -41,7 +40,6 @@ def test_warping_equals_the_stock_warpers(rows, temperature, top_k, top_p):
         assert torch.equal(kept, expected)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=9), st.floats(1e-6, 1))
 def test_the_likeliest_token_always_stays(row, top_p):
     kept = warp(torch.tensor([row]), Generation(temperature=1.0, top_p=top_p))

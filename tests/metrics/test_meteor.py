@@ -8,7 +8,9 @@ import hashlib
 import json
 import os
 import random
+import select
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -18,13 +20,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scored_texts import PAIRS, few, score
+from scored_texts import PAIRS, few, own_package, score
 from scored_texts import rows_of as score_rows
 
 from cxrbench.errors import CxrbenchError
 from cxrbench.metrics import java
 from cxrbench.metrics.base import FAILED, SCORED, Context, Corpus, Pairs
-from cxrbench.metrics.meteor import Meteor, Scorer, final_score, rows_of
+from cxrbench.metrics.meteor import Meteor, Scorer, final_score, private_part, rows_of
 from cxrbench.metrics.meteor_jvm import Pool, Settings, score_line
 from cxrbench.metrics.meteor_paraphrases import Table, words_of
 from cxrbench.metrics.tokens import TokenPairs
@@ -201,6 +203,77 @@ def test_a_table_that_is_cut_off_or_no_table_is_refused(tmp_path):
             Table(tmp_path / "table.gz").write({"heart"}, tmp_path / "part.gz")
 
 
+HOLDS_A_PART = """
+import sys, tempfile
+from cxrbench.metrics.meteor import private_part
+tempfile.tempdir = sys.argv[1]
+folder, handle = private_part()
+(folder / "paraphrase-en.gz").write_bytes(b"words of reports")
+print(folder, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_left_goes_at_the_next_start(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    command = [sys.executable, "-c", HOLDS_A_PART, str(tmp_path)]
+    mine = tmp_path / "cxrbench-meteor-notes"
+    mine.mkdir()
+    started = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in "ab"]
+    try:
+        for each in started:
+            assert select.select([each.stdout], [], [], 120)[0], "the process hangs"
+        live, dead = ({"process": each, "folder": Path(each.stdout.readline().strip())} for each in started)
+        assert dead["folder"].name.startswith(f"cxrbench-meteor-{dead['process'].pid}-")
+        assert stat.S_IMODE(dead["folder"].stat().st_mode) == 0o700
+        dead["process"].kill()
+        dead["process"].wait(60)
+        folder, handle = private_part()
+        assert {path for path in tmp_path.iterdir() if path != mine} == {folder, live["folder"]}
+        assert mine.is_dir()
+        again, other = private_part()  # a second one in the same process leaves the first alone
+        assert folder.is_dir()
+        assert again.is_dir()
+        os.close(handle)
+        os.close(other)
+    finally:
+        for each in started:
+            each.kill()
+            each.communicate()
+    last, handle = private_part()
+    os.close(handle)
+    assert {path for path in tmp_path.iterdir() if path != mine} == {last}
+
+
+def test_a_leftover_of_another_user_or_behind_a_link_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    target = tmp_path / "target"
+    foreign = tmp_path / "temporary/cxrbench-meteor-1-foreign0"
+    foreign.mkdir(parents=True)
+    target.mkdir()
+    (tmp_path / "temporary/cxrbench-meteor-1-link0000").symlink_to(target)
+    me = os.geteuid()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: me + 1)
+        os.close(private_part()[1])
+    assert foreign.is_dir()
+    os.close(private_part()[1])
+    assert not foreign.exists()
+    assert target.is_dir()
+
+
+def test_the_part_of_the_table_is_its_owners_alone_whatever_the_umask(tmp_path):
+    source, out = tmp_path / "table.gz", tmp_path / "part.gz"
+    source.write_bytes(gzip.compress(b"1\nheart size\ncardiac size\n"))
+    before = os.umask(0)
+    try:
+        for _ in range(2):
+            assert Table(source).write({"heart", "size", "cardiac"}, out) == 1
+            assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
+
+
 def test_words_of_abbreviations_and_other_scripts():
     assert {"us", "u", "s"} <= words_of(["in the U.S."])
     assert {"cd", "abcd"} <= words_of(["a.b..c.d.", "a.b.c.d."])
@@ -260,8 +333,9 @@ def gone(pid: int) -> bool:
 class TestWithJava:
     pytestmark = needs_java
 
-    def test_equal_to_pycocoevalcap(self, theirs):
-        package = java.package_folder()
+    def test_equal_to_pycocoevalcap(self, theirs, monkeypatch, tmp_path):
+        package = own_package(java.package_folder(), tmp_path / "package")
+        monkeypatch.setattr(java, "package_folder", lambda: package)
         before = sorted(package.rglob("*"))
         corpus, each = score(Meteor("raw"), EQUAL)
         assert corpus["meteor"] == pytest.approx(theirs[0], abs=1e-12)
@@ -335,19 +409,24 @@ class TestWithJava:
 
     def test_a_process_that_hangs_or_is_killed_is_replaced(self, pool):
         pairs = made_up(5, 50)
-        two = pool(patience=1.0)
+        two = pool(patience=10.0)  # so long that no process is given up that a busy machine lets wait
         expected = two.score(pairs)
         hung, killed = two.pids()
         for pid in (hung, killed):
             os.kill(pid, signal.SIGSTOP)
         timer = threading.Timer(0.2, os.kill, (killed, signal.SIGKILL))
         timer.start()
+        two._crew.patience = 1.0
         assert two.score(pairs) == expected
         timer.join()
         assert gone(hung)
         assert gone(killed)
-        os.kill(two.pids()[0], signal.SIGKILL)  # while nothing is asked of it
+        two._crew.patience = 10.0
         assert two.score(pairs) == expected
+        idle, _ = two.pids()
+        os.kill(idle, signal.SIGKILL)  # while nothing is asked of it
+        assert two.score(pairs) == expected
+        assert gone(idle)
 
     def test_java_that_cannot_run_meteor_is_an_error(self, pool, tmp_path):
         with pytest.raises(CxrbenchError, match="METEOR does not work here") as caught:

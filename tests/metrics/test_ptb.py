@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from scored_texts import PAIRS
+from scored_texts import PAIRS, own_package
 
 from cxrbench.errors import CxrbenchError
 from cxrbench.metrics import java, ptb
@@ -60,12 +60,14 @@ def made_up(count: int) -> list[str]:
 @pytest.mark.java
 @pytest.mark.skipif(NEEDS is not None, reason=f"the PTB tokenizer {NEEDS}")
 class TestWithJava:
-    def test_equal_to_pycocoevalcap_and_nothing_written_beside_it(self):
-        folder = java.package_folder() / "tokenizer"
-        before = sorted(folder.iterdir())
+    def test_equal_to_pycocoevalcap_and_nothing_written_beside_it(self, monkeypatch, tmp_path):
+        package = own_package(java.package_folder(), tmp_path / "package")
+        before = sorted(package.rglob("*"))
         texts = [text.replace("\n", " ") for pair in PAIRS for text in pair] + made_up(800)
-        found = ptb.tokenize(texts)
-        assert sorted(folder.iterdir()) == before
+        with monkeypatch.context() as patch:
+            patch.setattr(java, "package_folder", lambda: package)
+            found = ptb.tokenize(texts)
+        assert sorted(package.rglob("*")) == before
         assert found == theirs(texts)
 
     @pytest.mark.real_data
