@@ -57,6 +57,9 @@ BUILTIN: Mapping[Kind, tuple[Entry, ...]] = {
         Entry("nearest-image", "cxrbench.models.nearest:NearestImage", "the report of the most similar train image"),
         Entry("replay", "cxrbench.models.replay:Replay", "replay:FILE, someone's predictions as a run"),
         Entry("hf", "cxrbench.models.hf:HuggingFace", "hf:DIR, any image-text-to-text checkpoint folder"),
+        Entry("demo", "cxrbench.models.demo:Demo", "a tiny LLaVA trained on phantom, shipped with cxrbench"),
+        Entry("demo-regressed", "cxrbench.models.demo:DemoRegressed", "an earlier checkpoint of demo, clearly worse"),
+        Entry("demo-verbose", "cxrbench.models.demo:DemoVerbose", "demo taught to write longer and say no more"),
     ),
     "engines": (
         Entry("transformers", "cxrbench.engines.transformers:TransformersEngine", "stock transformers generate()"),
@@ -69,10 +72,21 @@ BUILTIN: Mapping[Kind, tuple[Entry, ...]] = {
         Entry("length", "cxrbench.metrics.length:Length", "words per report and verbosity ratio"),
         Entry("distinct", "cxrbench.metrics.distinct:Distinct", "share of distinct reports"),
         Entry("label-f1", "cxrbench.metrics.label_f1:LabelF1", "labels read from reports against shipped labels"),
+        Entry("chexbert-f1", "cxrbench.metrics.chexbert_f1:CheXbertF1", "CheXbert F1 (needs torch and its weights)"),
+        Entry("radgraph-f1", "cxrbench.metrics.radgraph_f1:RadGraphF1", "RadGraph F1 (needs torch and its weights)"),
+        Entry("semb-score", "cxrbench.metrics.semb_score:SembScore", "SembScore (needs torch and CheXbert's weights)"),
+        Entry("radcliq", "cxrbench.metrics.radcliq:RadCliQ", "RadCliQ (needs torch and the weights of its parts)"),
+        Entry("bertscore", "cxrbench.metrics.bertscore:BertScore", "BERTScore (needs torch and an encoder)"),
+        Entry("ratescore", "cxrbench.metrics.ratescore:RateScore", "RaTEScore (needs torch and its two networks)"),
     ),
     "features": (
         Entry("tokens", "cxrbench.metrics.tokens:Tokens", "prepared texts, words and n-gram counts of a convention"),
         Entry("phantom-labels", "cxrbench.features.phantom_labels:PhantomLabels", "exact labeler of phantom reports"),
+        Entry("chexbert", "cxrbench.features.chexbert:CheXbertLabels", "14 labels and the [CLS] vector of CheXbert"),
+        Entry("radgraph", "cxrbench.features.radgraph:RadGraphAnnotations", "entities and relations of RadGraph"),
+        Entry("bertscore", "cxrbench.features.bertscore:BertScorePairs", "BERTScore of a pair: P, R and F"),
+        Entry("rate-entities", "cxrbench.features.rate:RateEntities", "entities of a report as RaTEScore finds them"),
+        Entry("rate-embeddings", "cxrbench.features.rate:RateEmbeddings", "these entities with their vectors"),
     ),
 }
 

@@ -127,7 +127,7 @@ def run(
     if load_format == "dummy":
         _show_speed(folder, json_output=json_output)
         return
-    _score(folder, wanted, names, words, replicates, json_output=json_output)
+    _score(folder, wanted, names, words, replicates, config, json_output=json_output)
 
 
 def _again(resume: Path) -> None:
@@ -248,8 +248,10 @@ def _plan(wanted: Wanted) -> tuple[Plan, list[str]]:
     if wanted.model.needs_pool:
         wanted.model.fit(lambda: wanted.data.pool)
     plan = plan_run(wanted.data, wanted.model, wanted.settings)
-    surplus = surplus_note(wanted.model.circumstances().get("surplus", 0), wanted.model_text.partition(":")[2])
-    notes += [line for line in (pool_note(wanted.data), surplus) if line]
+    about = wanted.model.circumstances()
+    surplus = surplus_note(about.get("surplus", 0), wanted.model_text.partition(":")[2])
+    elsewhere = about["note"] if about.get("made_for", wanted.spec.dataset.name) != wanted.spec.dataset.name else None
+    notes += [line for line in (pool_note(wanted.data), surplus, elsewhere) if line]
     task = {**plan.manifest.task, "run_notes": notes}
     return replace(plan, manifest=replace(plan.manifest, task=task)), notes
 
@@ -301,6 +303,7 @@ def _score(
     named: list[str],
     words: frozenset[str] | None,
     replicates: int,
+    config: Path | None,
     *,
     json_output: bool,
 ) -> None:
@@ -309,4 +312,5 @@ def _score(
 
     data = wanted.data
     train = (lambda: [sample.target for sample in data.pool]) if data.has_pool else None
-    finish(folder, named, Sources(train, words, at_hand=True), replicates, json_output=json_output)
+    sources = Sources(train, words, at_hand=True, resources=opt.resources(config))
+    finish(folder, named, sources, replicates, json_output=json_output)
