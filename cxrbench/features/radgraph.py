@@ -1,0 +1,66 @@
+"""RadGraph's entities and relations of reports (Jain et al., NeurIPS Datasets and Benchmarks 2021), as a feature.
+
+The words and the JSON form are in radgraph_text, the network in radgraph_net, which is imported when the first report
+is annotated. Never touches torch itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrbench.features import embedded
+from cxrbench.features.base import Resources, TextFeature
+from cxrbench.features.radgraph_text import Annotation
+from cxrbench.features.weights import Weights, folders
+
+if TYPE_CHECKING:
+    from cxrbench.features.radgraph_net import RadGraph
+
+VERSION = 1
+"""Goes up whenever an annotation of any text could change with the same weights."""
+
+
+class RadGraphAnnotations(TextFeature):
+    """An annotation in RadGraph's JSON form of each text.
+
+    Settings: `weights`, `hash` (features/weights.py), and `of` (features/base.py).
+    """
+
+    name = "radgraph"
+
+    def ready(self, settings: Mapping[str, Hashable]) -> str | None:
+        return embedded.torch_missing()
+
+    def scope(self, settings: Mapping[str, Hashable], resources: Resources) -> str:
+        return f"radgraph|{VERSION}|{settings['hash']}|fp32"
+
+    def annotate(
+        self, texts: Sequence[str], settings: Mapping[str, Hashable], resources: Resources
+    ) -> list[Annotation]:
+        """Annotate texts, in order.
+
+        Raises:
+            CxrbenchError: the weights are not here, or not those that the metric was fitted with.
+        """
+        chosen = Weights(str(settings["weights"]), str(settings["hash"]))
+        place, bert = folders(chosen, resources.config)
+        return _annotator(place, bert if bert != place else None, chosen.hash, resources.device).annotate(texts)
+
+    def pack(self, annotation: Any) -> bytes:
+        return json.dumps(annotation, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+    def unpack(self, stored: bytes) -> Annotation:
+        found: Annotation = json.loads(stored.decode("utf-8", "surrogatepass"))
+        return found
+
+
+@functools.lru_cache(maxsize=2)
+def _annotator(archive: Path, bert: Path | None, chosen: str, device: str) -> RadGraph:
+    """An annotator, read once per process; `chosen` is the hash of its weights."""
+    from cxrbench.features.radgraph_net import load
+
+    return load(archive, bert, device=device)

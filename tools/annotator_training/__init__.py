@@ -1,0 +1,1 @@
+"""How the embedded annotators are trained; `python -m tools.train_annotators` is the command."""
