@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from cxrbench import __version__, registry
+from cxrbench.config import cache_dir
 from cxrbench.errors import CxrbenchError, Exit
-from cxrbench.metrics.base import Context, Corpus, short_hash
+from cxrbench.features.store import Store
+from cxrbench.metrics.base import ALONE, Context, Corpus, Resources, short_hash
 from cxrbench.scoring import Chosen, Progress, Scored, choose, make_metric, score, texts_hash
 from cxrbench.store import RunFolder, write_atomic
 from cxrbench.summary import Confidence, speed_entry, summarise
@@ -31,6 +33,19 @@ class Sources:
     vocabulary: frozenset[str] | None = None
     at_hand: bool = False
     """The data are being read anyway: learn anew instead of taking what an earlier scoring learnt."""
+    resources: Resources = ALONE
+    """What features may use: the settings, the device; the store is that of the data set."""
+
+
+def with_store(resources: Resources, dataset: str | None) -> Resources:
+    """The same resources with the feature store of a data set (of bare files together, where there is none)."""
+    if resources.config is None:
+        return resources
+    return replace(resources, store=Store(cache_dir() / "features" / (dataset or BARE)))
+
+
+BARE = "files"
+"""The feature store of files that name no task."""
 
 
 def _noted(scored: Scored, sources: Sources) -> Scored:
@@ -316,6 +331,7 @@ def _score_stored(
         train=sources.train,
         vocabulary=sources.vocabulary,
         dataset=manifest.task["dataset"]["name"],
+        config=sources.resources.config,
     )
     contexts = stored_contexts(run, chosen, sources)
     text = manifest.task["text"]
@@ -327,7 +343,9 @@ def _score_stored(
         if before is not None:
             known[each.metric.key] = before
     open_ = [each for each in chosen if each.metric.key not in known]
-    fresh = {each.metric.key: each for each in score(samples, predictions, open_, corpus, text, progress, contexts)}
+    resources = with_store(sources.resources, corpus.dataset)
+    scored = score(samples, predictions, open_, corpus, text, progress, contexts, resources)
+    fresh = {each.metric.key: each for each in scored}
     fresh = {key: _noted(result, sources) for key, result in fresh.items()}
     for result in fresh.values():
         _keep(run, result, texts, sources)
@@ -364,9 +382,11 @@ def score_pairs(
     """Score texts that are in no run folder (`cxrbench score FILE`)."""
     if not samples:
         raise CxrbenchError("there is nothing to score: the file has no rows", code=Exit.USAGE)
-    corpus = Corpus([s.target for s in samples], sources.train, sources.vocabulary, dataset)
+    corpus = Corpus([s.target for s in samples], sources.train, sources.vocabulary, dataset, sources.resources.config)
     chosen = choose((), named or DEFAULT_METRICS, optional)
-    results = [_noted(each, sources) for each in score(samples, predictions, chosen, corpus, text, progress)]
+    resources = with_store(sources.resources, dataset)
+    scored = score(samples, predictions, chosen, corpus, text, progress, resources=resources)
+    results = [_noted(each, sources) for each in scored]
     summary = summarise(
         samples,
         predictions,

@@ -18,6 +18,7 @@ from cxrbench import registry
 from cxrbench.data.text import normalise
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.metrics.base import (
+    ALONE,
     FAILED,
     SCORED,
     SKIPPED,
@@ -27,6 +28,7 @@ from cxrbench.metrics.base import (
     Floats,
     Metric,
     Pairs,
+    Resources,
     Statistics,
 )
 from cxrbench.types import FAILURES, Prediction, Sample
@@ -198,10 +200,12 @@ def score(
     text: str,
     progress: Progress = unwatched,
     stored: Mapping[str, Context] | None = None,
+    resources: Resources = ALONE,
 ) -> list[Scored]:
     """Compute the statistics of every chosen metric over `samples`; rows in = rows out, in sample order.
 
-    `text` is the task's normalisation; `stored` are contexts of an earlier scoring by metric key.
+    `text` is the task's normalisation; `stored` are contexts of an earlier scoring by metric key; `resources` is what
+    features may use.
     """
     prepared = _prepare(chosen, corpus, stored or {}, text, progress)
     pairs, index, reasons = make_pairs(samples, predictions, text)
@@ -215,7 +219,7 @@ def score(
         for each in prepared:
             if each.metric.key not in stopped:
                 try:
-                    result = _statistics(each, chunk, features)
+                    result = _statistics(each, chunk, features, resources)
                 except CxrbenchError as error:  # one metric that breaks takes none of the others with it
                     stopped[each.metric.key] = reason_of(error)
                     broken |= {each.metric.key} if error.code == Exit.INFRASTRUCTURE else set()
@@ -236,11 +240,14 @@ def score(
     ]
 
 
-def _statistics(scored: Scored, chunk: Pairs, features: dict[FeatureRequest, object]) -> Statistics:
+def _statistics(
+    scored: Scored, chunk: Pairs, features: dict[FeatureRequest, object], resources: Resources
+) -> Statistics:
     """One metric over one chunk; features are computed once and kept in `features` for the other metrics."""
     for request in scored.metric.needs(scored.context):
         if request not in features:
-            features[request] = registry.load("features", request.name)().extract(chunk, dict(request.settings))
+            feature = registry.load("features", request.name)()
+            features[request] = feature.extract(chunk, dict(request.settings), resources)
     return scored.metric.statistics(chunk, features, scored.context)
 
 

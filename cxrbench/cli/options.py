@@ -11,6 +11,7 @@ from cxrbench.errors import CxrbenchError
 
 if TYPE_CHECKING:
     from cxrbench.config import Config
+    from cxrbench.features.base import Resources
 
 Reports = Annotated[
     list[Path] | None, typer.Option("--reports", help="Reports: folder, archive or file.", show_default=False)
@@ -70,6 +71,13 @@ def load_config(file: Path | None) -> Config:
     from cxrbench import config
 
     return config.load_config(file)
+
+
+def resources(file: Path | None) -> Resources:
+    """What features may use: the settings. Whether there is a store, scoring decides by the data set."""
+    from cxrbench.features.base import Resources
+
+    return Resources(config=load_config(file))
 
 
 def metric_names(text: str | None) -> list[str]:

@@ -82,7 +82,7 @@ def score(
                 raise CxrbenchError(f"{flag} is for predictions files; a run folder knows its own", where=flag)
         check_out(out)
         run = find_run(str(what))
-        sources = Sources(_train_of(run, config, roots), words)
+        sources = Sources(_train_of(run, config, roots), words, resources=opt.resources(config))
         finish(run, named, sources, replicates, json_output=json_output, out=out)
         return
     check_out(out, what)
@@ -102,7 +102,8 @@ def score(
 
         extra["slices"] = opt.metric_names(slices)
         check_slices(extra["slices"], samples, f"--slices {slices}")
-    summary = _score_texts(samples, predictions, named, Sources(extra.pop("train"), words), replicates, extra)
+    sources = Sources(extra.pop("train"), words, resources=opt.resources(config))
+    summary = _score_texts(samples, predictions, named, sources, replicates, extra)
     _print(summary, out, named, json_output=json_output)
     _exit_code(summary, named)
 

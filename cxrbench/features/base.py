@@ -1,11 +1,22 @@
-"""What a feature is: something computed once per batch of texts and shared by metrics. Touches types only."""
+"""What a feature is: something computed once per batch of texts and shared by metrics. Touches types and the store.
+
+Learned annotators are `TextFeature`s (of one text, as CheXbert's labels) or `PairFeature`s (of a prediction and its
+reference, as BERTScore's precision and recall): a subclass says what it does with texts, this module sees to it that
+every distinct one is annotated once, kept, and put back in its place.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from cxrbench.errors import CxrbenchError, Exit
+
+if TYPE_CHECKING:
+    from cxrbench.config import Config
+    from cxrbench.features.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +43,19 @@ class FeatureRequest:
     settings: tuple[tuple[str, Hashable], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a feature may use besides the texts: the store (None: nothing is kept), the settings, the device."""
+
+    store: Store | None = None
+    config: Config | None = None
+    device: str = "cpu"
+
+
+ALONE = Resources()
+"""Nothing but the texts."""
+
+
 class Feature(ABC):
     """Something computed once per batch of pairs and shared by metrics (token ids, labels, annotations)."""
 
@@ -42,5 +66,106 @@ class Feature(ABC):
         return None
 
     @abstractmethod
-    def extract(self, pairs: Pairs, settings: Mapping[str, Hashable]) -> Any:
+    def extract(self, pairs: Pairs, settings: Mapping[str, Hashable], resources: Resources = ALONE) -> Any:
         """Compute the feature for a batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """What is known of each prediction and of each reference, in the order of the pairs."""
+
+    predictions: Sequence[Any]
+    references: Sequence[Any] = field(default_factory=tuple)
+
+
+BLOCK = 256
+"""Texts annotated between two writes to the store: a killed scoring loses at most these."""
+
+
+class TextFeature(Feature):
+    """An annotation of one text. `extract` gives `Sides`; of predictions alone with the setting `of`: "predictions"."""
+
+    @abstractmethod
+    def scope(self, settings: Mapping[str, Hashable], resources: Resources) -> str:
+        """Everything but the text that could change an annotation: annotator, code version, weights, precision."""
+
+    @abstractmethod
+    def annotate(self, texts: Sequence[str], settings: Mapping[str, Hashable], resources: Resources) -> Sequence[Any]:
+        """Annotate distinct texts, in order: texts in = annotations out."""
+
+    @abstractmethod
+    def pack(self, annotation: Any) -> bytes:
+        """An annotation as bytes for the store."""
+
+    @abstractmethod
+    def unpack(self, stored: bytes) -> Any:
+        """The annotation that `pack` packed."""
+
+    def extract(self, pairs: Pairs, settings: Mapping[str, Hashable], resources: Resources = ALONE) -> Sides:
+        """Annotate each distinct text once, over predictions and references, with what the store already knows."""
+        references = () if settings.get("of") == "predictions" else pairs.references
+        texts = list(dict.fromkeys([*pairs.predictions, *references]))
+        known = _known(self, texts, settings, resources)
+        return Sides([known[text] for text in pairs.predictions], [known[text] for text in references])
+
+
+class PairFeature(Feature):
+    """An annotation of a prediction with its reference; `extract` gives one per pair, in order."""
+
+    @abstractmethod
+    def scope(self, settings: Mapping[str, Hashable], resources: Resources) -> str:
+        """Everything but the two texts that could change an annotation."""
+
+    @abstractmethod
+    def annotate(
+        self, pairs: Sequence[tuple[str, str]], settings: Mapping[str, Hashable], resources: Resources
+    ) -> Sequence[Any]:
+        """Annotate distinct (prediction, reference) pairs, in order: pairs in = annotations out."""
+
+    @abstractmethod
+    def pack(self, annotation: Any) -> bytes:
+        """An annotation as bytes for the store."""
+
+    @abstractmethod
+    def unpack(self, stored: bytes) -> Any:
+        """The annotation that `pack` packed."""
+
+    def extract(self, pairs: Pairs, settings: Mapping[str, Hashable], resources: Resources = ALONE) -> list[Any]:
+        """Annotate each distinct pair once, with what the store already knows."""
+        given = list(zip(pairs.predictions, pairs.references, strict=True))
+        known = _known(self, list(dict.fromkeys(given)), settings, resources)
+        return [known[pair] for pair in given]
+
+
+def _text(item: Any) -> str:
+    """A text, or a pair of texts as one that no other pair equals."""
+    return item if isinstance(item, str) else f"{len(item[0])}\0{item[0]}\0{item[1]}"
+
+
+def _known(
+    feature: TextFeature | PairFeature, items: list[Any], settings: Mapping[str, Hashable], resources: Resources
+) -> dict[Any, Any]:
+    """The annotation of every item, from the store or made now and put there."""
+    store = resources.store
+    scope = feature.scope(settings, resources)
+    stored = store.get(scope, [_text(item) for item in items]) if store is not None else {}
+    known = {item: feature.unpack(stored[_text(item)]) for item in items if _text(item) in stored}
+    missing = [item for item in items if item not in known]
+    for block in _blocks(missing):
+        made = feature.annotate(block, settings, resources)
+        if len(made) != len(block):
+            raise CxrbenchError(
+                f"{feature.name}: {len(block)} texts went in, {len(made)} annotations came out",
+                code=Exit.INFRASTRUCTURE,
+            )
+        known |= dict(zip(block, made, strict=True))
+        if store is not None:
+            store.put(scope, {_text(item): feature.pack(each) for item, each in zip(block, made, strict=True)})
+    return known
+
+
+def _blocks(items: list[Any]) -> Iterator[list[Any]]:
+    """Blocks of items of similar length, the longest first: what does not fit in memory fails early."""
+    ordered = sorted(items, key=lambda item: (-len(_text(item)), _text(item)))
+    for start in range(0, len(ordered), BLOCK):
+        yield ordered[start : start + BLOCK]

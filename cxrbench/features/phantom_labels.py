@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from cxrbench.data.chexpert import LABELS
 from cxrbench.data.phantom_phrases import ADVERBS, SEVERITY
 from cxrbench.data.phantom_world import DEVICES, GRADED, LABELS_OF, SIDED, grade
-from cxrbench.features.base import Feature, Pairs
+from cxrbench.features.base import ALONE, Feature, Pairs, Resources
 
 VERSION = 1
 """Goes up whenever a label read from any text could change."""
@@ -222,7 +222,9 @@ class PhantomLabels(Feature):
 
     name = "phantom-labels"
 
-    def extract(self, pairs: Pairs, settings: Mapping[str, Hashable]) -> list[dict[str, int]]:
+    def extract(
+        self, pairs: Pairs, settings: Mapping[str, Hashable], resources: Resources = ALONE
+    ) -> list[dict[str, int]]:
         """Read every prediction; `settings` has no meaning here."""
         return read_all(pairs.predictions)
 

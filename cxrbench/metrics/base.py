@@ -12,15 +12,20 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrbench.errors import CxrbenchError, suggest
+from cxrbench.features.base import ALONE as ALONE
 from cxrbench.features.base import Feature as Feature
 from cxrbench.features.base import FeatureRequest as FeatureRequest
 from cxrbench.features.base import Pairs as Pairs
+from cxrbench.features.base import Resources as Resources
+
+if TYPE_CHECKING:
+    from cxrbench.config import Config
 
 Floats = NDArray[np.float64]
 
@@ -34,13 +39,15 @@ class Corpus:
     """What `fit` may look at: the task's FULL reference set, never "what was scored".
 
     `train` gives the reference texts of the task's train split (None: not known here). `vocabulary` is a word list
-    the user gave by `--vocabulary`. `dataset` is the data set's name, None for a bare file.
+    the user gave by `--vocabulary`. `dataset` is the data set's name, None for a bare file. `config` are the settings,
+    which say where weights lie (None: those of the working directory and the user).
     """
 
     references: Sequence[str]
     train: Callable[[], Sequence[str]] | None = None
     vocabulary: frozenset[str] | None = None
     dataset: str | None = None
+    config: Config | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,15 +164,27 @@ class Metric(ABC):
         """Further `key:value` parts of the signature (tokens, case, weights, ...)."""
         return ()
 
+    def fitted(self, context: Context) -> tuple[tuple[str, str], ...]:
+        """Parts of the signature that `fit` decided: by default the hash of what was learnt."""
+        return (("fit", context.hash),) if context.hash else ()
+
     def signature(self, context: Context, text: str) -> str:
         """Everything that could change the number, as key:value pairs joined by bars, version last.
 
         `text` names the normalisation both texts went through before (data/text.py).
         """
-        parts = [self.name, f"preset:{self.preset}", *(f"{key}:{value}" for key, value in self.settings())]
-        if context.hash:
-            parts.append(f"fit:{context.hash}")
+        given = (*self.settings(), *self.fitted(context))
+        parts = [self.name, f"preset:{self.preset}", *(f"{key}:{value}" for key, value in given)]
         return "|".join([*parts, f"txt:{text}", f"v:{self.version}"])
+
+
+def comparable(signature: str) -> str:
+    """A signature without what is shown with it and never compared: whether the weights were verified.
+
+    >>> comparable("semb-score|weights:1a2b3c4d|verified:no|v:1")
+    'semb-score|weights:1a2b3c4d|v:1'
+    """
+    return "|".join(part for part in signature.split("|") if not part.startswith("verified:"))
 
 
 def short_hash(text: str) -> str:

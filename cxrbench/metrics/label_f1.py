@@ -16,7 +16,8 @@ import numpy as np
 from cxrbench.data import phantom_world
 from cxrbench.data.chexpert import LABELS
 from cxrbench.errors import CxrbenchError, Exit
-from cxrbench.features import phantom_labels
+from cxrbench.features import chexbert, embedded, phantom_labels
+from cxrbench.features.weights import EMBEDDED, Weights, choose, signed
 from cxrbench.metrics.base import (
     SCORED,
     SKIPPED,
@@ -45,6 +46,8 @@ class Convention:
     about: str
     versions: tuple[int, int]
     """Of the labeler's code and of what made the shipped labels."""
+    asset: str | None = None
+    """The weights that label, if any do: chosen for the data set, and part of the signature."""
 
     def present(self, value: float) -> bool:
         """Whether a label value (1, 0, -1) counts as positive."""
@@ -59,6 +62,15 @@ CONVENTIONS: Mapping[str, Convention] = {
         uncertain=True,
         about="phantom's exact reader against its exact labels; uncertain counts as positive on both sides",
         versions=(phantom_labels.VERSION, phantom_world.VERSION),
+    ),
+    "chexbert-tiny": Convention(
+        labeler=FeatureRequest("chexbert", (("of", "predictions"),)),
+        source="phantom",
+        dataset="phantom",
+        uncertain=True,
+        about="the embedded CheXbert-shaped labeler against phantom's exact labels; uncertain counts as positive",
+        versions=(chexbert.VERSION, phantom_world.VERSION),
+        asset="chexbert",
     ),
 }
 
@@ -100,6 +112,9 @@ class LabelF1(Metric):
             CxrbenchError: the preset's labeler reads another data set only.
         """
         bound = self.convention.dataset
+        if self.convention.asset is not None:
+            embedded.require_phantom(corpus.dataset, EMBEDDED[self.convention.asset])
+            return Context.of({"weights": choose(self.convention.asset, corpus.dataset, corpus.config).as_data()})
         if bound is not None and corpus.dataset != bound:
             given = f"of the data set {corpus.dataset!r}" if corpus.dataset else "of no known data set"
             raise CxrbenchError(
@@ -111,11 +126,20 @@ class LabelF1(Metric):
         return Context()
 
     def needs(self, context: Context) -> tuple[FeatureRequest, ...]:
-        return (self.convention.labeler,)
+        return (self._request(context),)
+
+    def _request(self, context: Context) -> FeatureRequest:
+        """The labeler, with the weights it was fitted with where it has any."""
+        labeler = self.convention.labeler
+        if self.convention.asset is None:
+            return labeler
+        weights = Weights.of(context.data["weights"])
+        return FeatureRequest(labeler.name, (*labeler.settings, ("weights", weights.name), ("hash", weights.hash)))
 
     def statistics(self, pairs: Pairs, features: Mapping[FeatureRequest, Any], context: Context) -> Statistics:
         rule = self.convention
-        said: Sequence[Mapping[str, float]] = features[rule.labeler]
+        made = features[self._request(context)]
+        said: Sequence[Mapping[str, float]] = [each.labels for each in made.predictions] if rule.asset else made
         shipped = [labels.get(rule.source) for labels in pairs.labels] or [None] * len(pairs)
         known = np.array([labels is not None for labels in shipped], dtype=bool)
         found, true = self._present(said), self._present([labels or {} for labels in shipped])
@@ -157,6 +181,9 @@ class LabelF1(Metric):
             ("against", f"{rule.source}.{source}"),
             ("uncertain", "pos" if rule.uncertain else "neg"),
         )
+
+    def fitted(self, context: Context) -> tuple[tuple[str, str], ...]:
+        return signed(context.data)
 
 
 def _f1(counts: Floats) -> Floats:

@@ -15,7 +15,7 @@ from typing import cast
 import numpy as np
 
 from cxrbench.metrics import conventions, ngrams
-from cxrbench.metrics.base import Context, Feature, FeatureRequest, Floats, Pairs
+from cxrbench.metrics.base import ALONE, Context, Feature, FeatureRequest, Floats, Pairs, Resources
 from cxrbench.metrics.ngrams import Documents, Grams, Integers
 
 
@@ -32,7 +32,7 @@ class Tokens(Feature):
     def ready(self, settings: Mapping[str, Hashable]) -> str | None:
         return conventions.ready(str(settings["convention"]))
 
-    def extract(self, pairs: Pairs, settings: Mapping[str, Hashable]) -> TokenPairs:
+    def extract(self, pairs: Pairs, settings: Mapping[str, Hashable], resources: Resources = ALONE) -> TokenPairs:
         vocabulary = cast("frozenset[str] | None", settings.get("vocabulary"))
         return TokenPairs(
             *conventions.process(str(settings["convention"]), pairs.predictions, pairs.references, vocabulary)

@@ -125,7 +125,7 @@ def test_names():
 some_labels = st.dictionaries(st.sampled_from(LABELS), st.sampled_from([1.0, 0.0, -1.0]))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(some_labels, some_labels), min_size=1, max_size=12))
 def test_values_agree_with_counting_pair_by_pair(pairs):
     """Counts against a loop over samples and labels; sums of rows give the values of the whole."""

@@ -1,0 +1,118 @@
+"""The feature store: what a learned annotator said of a text, kept so that no text is annotated twice.
+
+One SQLite file per data set, in the cache folder of its owner alone, because annotations contain the report's words;
+`cxrbench cache purge --dataset NAME` deletes it. A row is found by a hash of everything that could change it: the
+annotator, the version of its code, its weights, settings and precision (`scope`), and the text. Touches the standard
+library only; never the run folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.privacy import claim_folder, private_file
+
+FORMAT = 1
+"""Version of the file. A store of another version is refused, never read as something it is not."""
+
+FILE = "features.sqlite"
+PATIENCE = 60.0
+"""Seconds to wait for another process that writes the same store."""
+
+_ASKED = 500
+"""Keys asked for at a time: below the number of variables every build of SQLite allows."""
+
+
+def row_key(scope: str, text: str) -> bytes:
+    """The key of what `scope` says of `text`: 16 bytes of BLAKE2b.
+
+    >>> row_key("a", "bc") == row_key("ab", "c")
+    False
+    """
+    named = f"{len(scope)}\0{scope}\0{text}"
+    return hashlib.blake2b(named.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+class Store:
+    """A feature store in a folder, which is made (0700) when the first row is written.
+
+    Raises:
+        CxrbenchError: the file is damaged, of another version, locked for too long, or the disk is full.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / FILE
+
+    def get(self, scope: str, texts: Sequence[str]) -> dict[str, bytes]:
+        """What is kept of each text; texts of which nothing is kept are left out."""
+        if not self.file.exists():
+            return {}
+        found: dict[str, bytes] = {}
+        with self._open() as base:
+            for start in range(0, len(texts), _ASKED):
+                keys = {row_key(scope, text): text for text in texts[start : start + _ASKED]}
+                marks = ",".join("?" * len(keys))
+                rows = base.execute(f"SELECT key, value FROM feature WHERE key IN ({marks})", list(keys))  # noqa: S608
+                found |= {keys[key]: value for key, value in rows}
+        return found
+
+    def put(self, scope: str, values: Mapping[str, bytes]) -> None:
+        """Keep what is said of each text, all or nothing; what was kept of the same texts is replaced."""
+        if not self.file.exists():
+            claim_folder(self.file.parent)
+            with open(self.file, "ab", opener=private_file):
+                pass
+        with self._open() as base:
+            rows = [(row_key(scope, text), value) for text, value in values.items()]
+            base.execute("BEGIN IMMEDIATE")
+            base.executemany("INSERT OR REPLACE INTO feature VALUES (?, ?)", rows)
+            base.execute("COMMIT")
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(sqlite3.connect(self.file, timeout=PATIENCE, isolation_level=None)) as base:
+                self._check(base)
+                yield base
+        except sqlite3.Error as error:
+            raise self._refused(error) from error
+
+    def _check(self, base: sqlite3.Connection) -> None:
+        """Make the table in a new file; refuse a file of another version."""
+        (version,) = base.execute("PRAGMA user_version").fetchone()
+        if version == FORMAT:
+            return
+        base.execute("BEGIN IMMEDIATE")
+        (version,) = base.execute("PRAGMA user_version").fetchone()  # another process may have made it meanwhile
+        (tables,) = base.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if version == 0 and not tables:
+            base.execute("CREATE TABLE feature (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
+            base.execute(f"PRAGMA user_version = {FORMAT}")
+            base.execute("COMMIT")
+        elif version != FORMAT:
+            base.execute("ROLLBACK")
+            raise CxrbenchError(
+                f"the feature store is of version {version}, this cxrbench reads version {FORMAT}",
+                where=str(self.file),
+                fix="cxrbench cache purge, which costs nothing but annotating again",
+                code=Exit.INFRASTRUCTURE,
+            )
+        else:
+            base.execute("COMMIT")
+
+    def _refused(self, error: sqlite3.Error) -> CxrbenchError:
+        said = str(error)
+        if "full" in said:
+            what, fix = "the disk is full; no annotation was kept by halves", "free space and repeat the same command"
+        elif "locked" in said:
+            what, fix = "another process has been writing the feature store", "wait for it, then repeat the command"
+        elif "readonly" in said or "unable to open" in said:
+            what, fix = "the feature store cannot be written", "XDG_CACHE_HOME=DIR of a folder that can be written"
+        else:
+            what, fix = f"the feature store is damaged ({said})", f"rm {self.file}"
+        return CxrbenchError(what, where=str(self.file), fix=fix, code=Exit.INFRASTRUCTURE)
