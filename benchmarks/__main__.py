@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 NEEDS = {
+    "bertscore": "the openly licensed data beside the checkout, and an interpreter that has bert-score",
     "first_command": "the network (it installs into a fresh environment)",
     "iu_counts": "a copy of the IU X-ray collection (an argument)",
     "meteor": "the openly licensed data beside the checkout, and Java",

@@ -12,6 +12,7 @@ import functools
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -164,7 +165,10 @@ def needed_by(metric: str) -> list[Asset]:
     """
     name = metric.partition(":")[0]
     uses = metrics()
-    meant = next(([use] for use in (metric, name) if use in uses), [use for use in uses if use.startswith(f"{name}:")])
+    presets = [use for use in uses if ":" in use and fnmatchcase(metric, use)]
+    every = [use for use in uses if use.startswith(f"{name}:")] if metric == name else []
+    of_name = [name] if name in uses else every
+    meant = presets or of_name
     return [asset for asset in table().values() if set(meant) & set(asset.used_by)]
 
 

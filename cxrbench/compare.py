@@ -11,6 +11,7 @@ from typing import Any
 
 from cxrbench.data.samples import clusters_of
 from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.metrics.base import comparable
 from cxrbench.score_run import load_scores, read_summary
 from cxrbench.scoring import Scored
 from cxrbench.stats import Table, difference, point
@@ -73,7 +74,7 @@ def _shared_metrics(a: Sequence[Scored], b: Sequence[Scored]) -> list[tuple[Scor
     theirs = {each.metric.key: each for each in b}
     pairs = [(each, theirs[each.metric.key]) for each in a if each.metric.key in theirs]
     for first, second in pairs:
-        if first.signature != second.signature:
+        if comparable(first.signature) != comparable(second.signature):
             raise CxrbenchError(
                 f"{first.metric.key} was computed in two ways, which differ in {_difference(first, second)}:\n"
                 f"    baseline   {first.signature}\n    candidate  {second.signature}",
@@ -89,7 +90,7 @@ def _shared_metrics(a: Sequence[Scored], b: Sequence[Scored]) -> list[tuple[Scor
 
 def _difference(a: Scored, b: Scored) -> str:
     """The parts in which two signatures differ, with what `fit` stands for."""
-    one, two = set(a.signature.split("|")), set(b.signature.split("|"))
+    one, two = (set(comparable(each.signature).split("|")) for each in (a, b))
     names = sorted({part.partition(":")[0] for part in one ^ two})
     meant = {"fit": "what was learnt from the references, the train split or a given vocabulary (fit)"}
     return ", ".join(meant.get(name, name) for name in names)

@@ -72,7 +72,7 @@ def test_metrics_find_their_assets_by_name_and_preset():
     assert names(needed_by("bertscore:rexrank")) == ["distilroberta-base"]
     assert names(needed_by("radgraph-f1")) == ["radgraph", "pubmedbert"]
     assert names(needed_by("radgraph-f1:partial")) == ["radgraph", "pubmedbert"]
-    assert names(needed_by("radgraph-f1:xl")) == ["radgraph-xl", "cxr-bert"]
+    assert names(needed_by("radgraph-f1:xl-partial")) == ["radgraph-xl", "cxr-bert"]
     assert len(needed_by("bertscore")) == 4
     assert needed_by("bleu:raw") == []
 
@@ -237,7 +237,7 @@ def test_a_process_killed_between_two_folders_left_the_old_one(tmp_path):
 
 
 def test_a_plan_says_what_is_missing_and_how_to_get_it(cli, tmp_path):
-    words = ("assets", "plan", "--task", "demo-findings", "--metrics", "radcliq", "--model", "always-normal")
+    words = ("assets", "plan", "--task", "iu-findings", "--metrics", "radcliq", "--model", "always-normal")
     code, out, _ = cli(*words)
     assert code == 0
     assert "to fetch: 1,665.5 MB, and 3 of unknown size" in out
@@ -252,6 +252,12 @@ def test_a_plan_says_what_is_missing_and_how_to_get_it(cli, tmp_path):
     for name in ("bert-base-uncased", "radgraph", "pubmedbert", "distilroberta-base"):
         put(tmp_path / "cache/cxrbench/assets", name)
     assert cli(*words)[1].endswith("everything is here\n")
+
+
+def test_a_plan_for_phantom_needs_nothing_for_what_reads_it_travels_along(cli):
+    code, out, _ = cli("assets", "plan", "--task", "demo-findings")
+    assert code == 0
+    assert out == "nothing has to be fetched\n"
 
 
 def test_a_plan_without_learned_metrics_needs_nothing(cli):
@@ -285,7 +291,7 @@ def test_a_plan_for_json(cli):
         "chexbert",
         "missing",
         1253.5,
-        ["semb-score"],
+        ["semb-score:chexbert"],
     )
     assert first["bytes"] is None
 

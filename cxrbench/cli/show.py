@@ -218,13 +218,14 @@ def rows_of(values: Mapping[str, Any]) -> list[str]:
 def _scores(summary: Mapping[str, Any]) -> Table:
     level = summary["ci_level"]
     made = table(["metric", "value", f"{level:.0%} interval" if level else "interval", "scored", ""], right=(1, 2, 3))
+    wide = max(map(len, summary["metrics"]), default=0)
     for key, values in summary["metrics"].items():
         for number, name in enumerate(rows_of(values)):
             entry = values[name]
             reference = values.get(f"reference_{name}")
             beside = f"ref. {figure(reference['value'], reference['unit'])}" if reference else ""
             made.add_row(
-                f"{key if number == 0 else '':<16} {name}",
+                f"{key if number == 0 else '':<{wide}} {name}",
                 figure(entry["value"], entry["unit"]),
                 interval(entry["ci"], entry["unit"]),
                 f"{entry['n']}" + (f" ({entry['failed']} failed)" if entry["failed"] else ""),

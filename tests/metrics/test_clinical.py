@@ -1,0 +1,188 @@
+"""CheXbert F1, SembScore, RadGraph F1 and RadCliQ as arithmetic: against plain loops and published figures."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cxrbench.assets import needed_by
+from cxrbench.data.chexpert import LABELS
+from cxrbench.features.base import Pairs, Sides
+from cxrbench.features.weights import TOKENIZER
+from cxrbench.metrics.base import Context
+from cxrbench.metrics.chexbert_f1 import FIVE, RULES, CheXbertF1, labels_request
+from cxrbench.metrics.radcliq import MIXES, bleu_2
+from cxrbench.metrics.radgraph_f1 import CONVENTIONS, RadGraphF1, annotation_request, score
+from cxrbench.metrics.semb_score import SembScore
+
+CONTEXT = Context.of({"weights": {"name": "chexbert", "hash": "1a2b3c4d"}})
+
+
+@dataclass
+class Label:
+    classes: np.ndarray
+    vector: np.ndarray
+
+
+def pairs_of(n):
+    return Pairs([str(i) for i in range(n)], ["p"] * n, ["r"] * n)
+
+
+def f1(tp, fp, fn):
+    return 2 * tp / (2 * tp + fp + fn) if 2 * tp + fp + fn else 0.0
+
+
+# CheXbert F1
+
+
+def plain(said, true, chosen):
+    """Micro, macro, weighted and example F1 of two boolean tables, by loops."""
+    each, pooled = [], np.zeros(3)
+    for label in chosen:
+        tp = sum(a[label] and b[label] for a, b in zip(said, true, strict=True))
+        fp = sum(a[label] and not b[label] for a, b in zip(said, true, strict=True))
+        fn = sum(b[label] and not a[label] for a, b in zip(said, true, strict=True))
+        each.append((f1(tp, fp, fn), tp + fn))
+        pooled += (tp, fp, fn)
+    rows = []
+    for a, b in zip(said, true, strict=True):
+        tp = sum(a[label] and b[label] for label in chosen)
+        rows.append(f1(tp, sum(a[label] for label in chosen) - tp, sum(b[label] for label in chosen) - tp))
+    support = sum(n for _, n in each)
+    return {
+        "micro": f1(*pooled),
+        "macro": sum(value for value, _ in each) / len(each),
+        "weighted": sum(value * n for value, n in each) / support if support else 0.0,
+        "example": sum(rows) / len(rows),
+    }
+
+
+CLASSES = st.lists(st.lists(st.integers(0, 3), min_size=14, max_size=14), min_size=1, max_size=6)
+
+
+@pytest.mark.parametrize("preset", RULES)
+@given(said=CLASSES, data=st.data())
+def test_every_average_is_what_plain_loops_give(preset, said, data):
+    true = data.draw(
+        st.lists(st.lists(st.integers(0, 3), min_size=14, max_size=14), min_size=len(said), max_size=len(said))
+    )
+    metric = CheXbertF1(preset)
+    sides = Sides(*([Label(np.array(row, np.int8), np.ones(2)) for row in side] for side in (said, true)))
+    made = metric.statistics(pairs_of(len(said)), {labels_request(CONTEXT): sides}, CONTEXT)
+    found = metric.value(made.rows[:, 0].sum(axis=0))
+    for scope, chosen in (("14", range(14)), ("5", FIVE)):
+        for average in ("micro", "macro", "weighted", "example"):
+            uncertain = RULES[preset].examples if average == "example" else RULES[preset].pooled
+            tables = [[[c == 1 or (c == 3 and uncertain) for c in row] for row in side] for side in (said, true)]
+            assert found[f"{average}_f1_{scope}"] == pytest.approx(plain(*tables, chosen)[average], abs=1e-12)
+
+
+def test_the_value_a_paper_quotes_comes_first():
+    assert [name for name, value in CheXbertF1("rgrg").values.items() if value.primary] == ["micro_f1_5"]
+    assert next(iter(CheXbertF1("nicolson-example").values)) == "example_f1_14"
+    assert CheXbertF1.values["micro_f1_14"].primary is False
+
+
+def test_doubt_is_what_tells_the_presets_apart():
+    said = [Label(np.array([3] + [0] * 13, np.int8), np.ones(2))]
+    true = [Label(np.array([1] + [0] * 13, np.int8), np.ones(2))]
+    values = {}
+    for preset in ("miura", "llava-rad", "llava-rad+"):
+        rows = CheXbertF1(preset).statistics(pairs_of(1), {labels_request(CONTEXT): Sides(said, true)}, CONTEXT).rows
+        values[preset] = float(CheXbertF1(preset).value(rows[0, 0])["micro_f1_14"])
+    assert values == {"miura": 1.0, "llava-rad": 0.0, "llava-rad+": 1.0}
+
+
+def test_signatures_name_doubt_and_weights():
+    assert (
+        CheXbertF1("rgrg")
+        .signature(CONTEXT, "none")
+        .startswith("chexbert-f1|preset:rgrg|uncertain:pos/neg|labeler:chexbert.")
+    )
+    assert "|weights:1a2b3c4d|verified:no|" in CheXbertF1().signature(CONTEXT, "none")
+
+
+def test_the_five_are_those_of_the_field():
+    assert sorted(LABELS[i] for i in FIVE) == [
+        "Atelectasis",
+        "Cardiomegaly",
+        "Consolidation",
+        "Edema",
+        "Pleural Effusion",
+    ]
+
+
+# SembScore
+
+
+def test_semb_score_is_the_mean_cosine():
+    said = [Label(np.zeros(14), np.array([1.0, 0.0])), Label(np.zeros(14), np.array([3.0, 4.0]))]
+    true = [Label(np.zeros(14), np.array([0.0, 1.0])), Label(np.zeros(14), np.array([6.0, 8.0]))]
+    rows = SembScore().statistics(pairs_of(2), {labels_request(CONTEXT): Sides(said, true)}, CONTEXT).rows
+    assert rows[:, 0].tolist() == [[1.0, 0.0], [1.0, 1.0]]
+    assert SembScore().value(rows[:, 0].sum(axis=0))["semb_score"] == 0.5
+
+
+# RadGraph F1
+
+
+def graph(*entities):
+    """(words, label, [(kind, number), ...]) ... -> RadGraph's JSON form."""
+    return {
+        "entities": {
+            str(i): {"tokens": words, "label": label, "relations": [[kind, str(to)] for kind, to in relations]}
+            for i, (words, label, relations) in enumerate(entities, start=1)
+        }
+    }
+
+
+A = graph(("Mild", "OBS-DP", [("modify", 2)]), ("edema", "OBS-DP", [("located_at", 3)]), ("lungs", "ANAT-DP", []))
+B = graph(("mild", "OBS-DP", [("modify", 2)]), ("edema", "OBS-DP", []), ("lungs", "ANAT-DP", []))
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        ("simple", 2 / 3),  # Mild and mild differ
+        ("simple-folded", 1.0),
+        ("partial", 1 / 3),  # lungs alone: edema has a relation on one side only
+        ("partial-folded", 2 / 3),
+        ("complete", 2 / 3),  # words of an entity with relations are folded as released
+        ("complete-folded", 2 / 3),
+        ("combined", (2 / 3 + 0) / 2),  # no relation in common, for Mild is another entity than mild
+    ],
+)
+def test_levels_and_case(preset, expected):
+    assert score(A, B, CONVENTIONS[preset])[2] == pytest.approx(expected)
+    assert score(A, A, CONVENTIONS[preset]) == (1.0, 1.0, 1.0)
+    assert score(graph(), B, CONVENTIONS[preset]) == (0.0, 0.0, 0.0)
+
+
+def test_values_are_means_over_reports():
+    metric = RadGraphF1("simple")
+    rows = metric.statistics(pairs_of(2), {annotation_request(CONTEXT): Sides([A, graph()], [B, B])}, CONTEXT).rows
+    assert metric.value(rows[:, 0].sum(axis=0))["f1"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("preset", CONVENTIONS)
+def test_the_table_of_assets_knows_what_each_preset_needs(preset):
+    needed = {asset.name for asset in needed_by(f"radgraph-f1:{preset}")}
+    assert needed == {CONVENTIONS[preset].asset, TOKENIZER[CONVENTIONS[preset].asset]}
+
+
+# RadCliQ
+
+
+def test_check_values_of_the_published_mixes():
+    assert MIXES["v1"].of(np.ones((1, 4)))[0] == pytest.approx(-1.4407, abs=5e-5)
+    assert MIXES["v1"].of(np.zeros((1, 4)))[0] == pytest.approx(2.4501, abs=5e-5)
+
+
+def test_bleu_2_by_hand():
+    pairs = Pairs(["1", "2", "3"], ["No edema.", "the the", ""], ["No edema.", "the lungs are", "clear"])
+    found = bleu_2(pairs)
+    assert found[0] == 1.0
+    assert found[1] == 0.0  # no bigram in common
+    assert found[2] == 0.0
