@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer
+from transformers.utils import logging
 
 from cxrbench.errors import CxrbenchError
 
@@ -92,6 +95,51 @@ def _from_folder(kind: Any, folder: Path) -> Any:
             where=str(folder),
             fix="give the folder of the BERT model the weights were trained from",
         ) from error
+
+
+def load_stock(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """A stock network of transformers (`kind` is an Auto class) with every weight from the folder, on the CPU.
+
+    Stock loading fills missing weights at random and says so in a warning; a metric must not. Only the pooler, which
+    nothing here uses, may be missing.
+
+    Raises:
+        CxrbenchError: the folder cannot be loaded, or weights are missing or of another shape.
+    """
+    with _quiet():
+        try:
+            net, info = kind.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False, output_loading_info=True, dtype=dtype
+            )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise CxrbenchError(
+                f"transformers cannot load the network: {str(error).strip().splitlines()[0]}",
+                where=str(folder),
+                fix="fetch it again",
+            ) from error
+    lost = [str(name) for name in info["missing_keys"] if not str(name).startswith("pooler.")]
+    lost += [str(each[0] if isinstance(each, tuple) else each) for each in info.get("mismatched_keys") or ()]
+    if lost:
+        raise CxrbenchError(
+            f"{len(lost)} weights are missing: {_some(sorted(lost))}",
+            where=str(folder),
+            fix="fetch it again, config.json and weights from one place",
+        )
+    return net
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what stock loading says of weights nobody asks for (heads, poolers) off the terminal."""
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

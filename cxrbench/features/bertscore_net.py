@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,15 +24,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel
-from transformers.utils import logging
 
 from cxrbench.errors import CxrbenchError
-from cxrbench.features.bert import by_length, pad, read_config, read_tokenizer
+from cxrbench.features.bert import by_length, load_stock, pad, read_config, read_tokenizer
 from cxrbench.features.bertscore import LAST, Idf
 
 BUDGET = 16_384
@@ -193,50 +190,13 @@ def load(folder: str | Path, layer: int = LAST, *, device: str = "cpu", dtype: t
     place = Path(folder)
     config = read_config(place)
     pieces = read_pieces(place, config)
-    with _quiet():
-        try:
-            net, info = AutoModel.from_pretrained(
-                str(place), local_files_only=True, trust_remote_code=False, output_loading_info=True, dtype=dtype
-            )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise CxrbenchError(
-                f"transformers cannot load the encoder: {str(error).strip().splitlines()[0]}",
-                where=str(place),
-                fix="fetch it again",
-            ) from error
-    _refuse_random(info, place)
+    net = load_stock(AutoModel, place, dtype)
     layers = _layers(net, place)
     if not (layer == LAST or 1 <= layer <= len(layers)):
         raise CxrbenchError(f"the encoder has {len(layers)} layers, no layer {layer}", where=str(place))
     if layer != LAST:
         del layers[layer:]
     return Encoder(net.to(device), pieces)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what stock loading says of weights nobody asks for (heads, poolers) off the terminal."""
-    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def _refuse_random(info: Any, place: Path) -> None:
-    """Stock loading fills missing weights at random; a metric must not. Only the unused pooler may be missing."""
-    odd = [name for name in info["missing_keys"] if not name.startswith("pooler.")]
-    odd += [each[0] if isinstance(each, tuple) else each for each in info.get("mismatched_keys") or ()]
-    if odd:
-        raise CxrbenchError(
-            f"{len(odd)} weights of the encoder are missing: {', '.join(sorted(odd)[:3])}",
-            where=str(place),
-            fix="fetch it again, config.json and weights from one place",
-        )
 
 
 def _layers(net: Any, place: Path) -> Any:

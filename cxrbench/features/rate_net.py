@@ -11,8 +11,7 @@ one report at a time. Tokens are those of the folder's tokenizer.json, whatever 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,9 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import AutoModel, AutoModelForTokenClassification
-from transformers.utils import logging
 
 from cxrbench.errors import CxrbenchError
-from cxrbench.features.bert import by_length, pad, read_config, read_tokenizer
+from cxrbench.features.bert import by_length, load_stock, pad, read_config, read_tokenizer
 from cxrbench.features.rate import LABELS, Entity, spans
 from cxrbench.features.rate_sentences import sentences
 
@@ -110,7 +108,7 @@ def load_finder(folder: str | Path, *, device: str = "cpu", dtype: torch.dtype =
             where=str(place / "config.json"),
             fix="fetch Angelakeke/RaTE-NER-Deberta",
         )
-    return Finder(_stock(AutoModelForTokenClassification, place, dtype).to(device), _tokenizer(place))
+    return Finder(load_stock(AutoModelForTokenClassification, place, dtype).to(device), _tokenizer(place))
 
 
 def load_encoder(folder: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Encoder:
@@ -121,7 +119,7 @@ def load_encoder(folder: str | Path, *, device: str = "cpu", dtype: torch.dtype 
     """
     place = Path(folder)
     read_config(place)
-    return Encoder(_stock(AutoModel, place, dtype).to(device), _tokenizer(place))
+    return Encoder(load_stock(AutoModel, place, dtype).to(device), _tokenizer(place))
 
 
 def _tokenizer(place: Path) -> Tokenizer:
@@ -133,40 +131,3 @@ def _tokenizer(place: Path) -> Tokenizer:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises bare Exception
         raise CxrbenchError("this file holds no tokenizer", where=str(file), fix="fetch it again") from error
-
-
-def _stock(kind: Any, place: Path, dtype: torch.dtype) -> Any:
-    """A stock network of transformers with every weight from the folder; the unused pooler may be missing."""
-    with _quiet():
-        try:
-            net, info = kind.from_pretrained(
-                str(place), local_files_only=True, trust_remote_code=False, output_loading_info=True, dtype=dtype
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise CxrbenchError(
-                f"transformers cannot load it: {str(error).strip().splitlines()[0]}",
-                where=str(place),
-                fix="fetch it again",
-            ) from error
-    lost = [str(name) for name in info["missing_keys"] if not str(name).startswith("pooler.")]
-    if lost:
-        raise CxrbenchError(
-            f"{len(lost)} weights are missing: {', '.join(sorted(lost)[:3])}",
-            where=str(place),
-            fix="fetch it again, config.json and weights from one place",
-        )
-    return net
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what stock loading says of weights nobody asks for off the terminal."""
-    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-        if bars:
-            logging.enable_progress_bar()
