@@ -41,7 +41,8 @@ def with_store(resources: Resources, dataset: str | None) -> Resources:
     """The same resources with the feature store of a data set (of bare files together, where there is none)."""
     if resources.config is None:
         return resources
-    return replace(resources, store=Store(cache_dir() / "features" / (dataset or BARE)))
+    store = Store(cache_dir() / "features" / (dataset or BARE))
+    return replace(resources, store=store if store.usable() else None)
 
 
 BARE = "files"
@@ -58,6 +59,13 @@ def _noted(scored: Scored, sources: Sources) -> Scored:
 def notes_of(results: Sequence[Scored]) -> list[str]:
     """What a reader must know of how the metrics came about."""
     return [note for each in results for note in each.notes]
+
+
+def embedded_notes(results: Sequence[Scored]) -> list[str]:
+    """Numbers that the tiny embedded annotators made must not stand beside published ones."""
+    keys = [each.metric.key for each in results if each.statistics is not None and ":embedded-" in each.signature]
+    said = "read by the embedded annotators, which know phantom only: not comparable with published values"
+    return [f"{', '.join(keys)}: {said}"] if keys else []
 
 
 def _file_name(key: str) -> str:
@@ -232,6 +240,7 @@ def score_run(
                 *_gallery_notes(manifest),
                 *notes_of(results),
                 *_changed(results, before),
+                *embedded_notes(results),
             ],
             "speed": _speed(
                 run, manifest, [predictions[s.sample_id] for s in stored.chosen if s.sample_id in predictions]
@@ -259,9 +268,8 @@ def _still_missing(manifest: Manifest, results: Sequence[Scored], before: Mappin
             not_scored[key] = {"reason": "not scored yet", "required": True, "broken": False}
     for key, each in now.items():
         if each.reason:
-            not_scored[key] = {"reason": each.reason, "required": each.required, "broken": each.broken}
-    named = [key for key, each in now.items() if each.required and key not in wanted]
-    return {"not_scored": not_scored, "required": [*wanted, *named]}
+            not_scored[key] = {"reason": each.reason, "required": key in wanted, "broken": each.broken}
+    return {"not_scored": not_scored, "required": wanted}
 
 
 def _changed(results: Sequence[Scored], before: Mapping[str, Any]) -> list[str]:
@@ -350,9 +358,25 @@ def _score_stored(
     for result in fresh.values():
         _keep(run, result, texts, sources)
     results = [known.get(each.metric.key) or fresh[each.metric.key] for each in chosen]
+    results = [_or_earlier(run, each, ids, texts) for each in results]
     asked = {each.metric.key for each in chosen}
     earlier = [_known(run, blank, ids, texts) for blank in _scored_earlier(run, asked) if _same_version(blank)]
     return [*results, *(each for each in earlier if each is not None)]
+
+
+def _or_earlier(run: RunFolder, result: Scored, ids: tuple[str, ...], texts: str) -> Scored:
+    """A number of an earlier scoring of the same texts, where it cannot be made again now (weights that are gone)."""
+    values = _summary_before(run).get("metrics", {}).get(result.metric.key)
+    if not result.reason or not values:
+        return result
+    signature = next(iter(values.values()))["signature"]
+    blank = Scored(result.metric, result.required, Context(), signature, None)
+    found = _known(run, blank, ids, texts) if _same_version(blank) else None
+    if found is None:
+        return result
+    return replace(
+        found, notes=(*found.notes, f"{result.metric.key}: kept from an earlier scoring; now it {result.reason}")
+    )
 
 
 def _scored_earlier(run: RunFolder, named: Collection[str]) -> list[Scored]:
@@ -396,7 +420,7 @@ def score_pairs(
         confidence=confidence,
         progress=progress,
     )
-    return {**summary, "notes": notes_of(results)}
+    return {**summary, "notes": [*notes_of(results), *embedded_notes(results)]}
 
 
 DEFAULT_METRICS = ("bleu:raw", "rouge-l:raw", "cider:raw", "length", "distinct")

@@ -17,6 +17,7 @@ import numpy as np
 from cxrbench import registry
 from cxrbench.data.text import normalise
 from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.features.weights import fits
 from cxrbench.metrics.base import (
     ALONE,
     FAILED,
@@ -170,7 +171,9 @@ def _prepare(
         context, broken = Context(), False
         if reason is None:
             try:
-                context = stored[metric.key] if metric.key in stored else metric.fit(corpus)
+                known = stored.get(metric.key)
+                usable = known is not None and fits(known.data, corpus.dataset)
+                context = known if known is not None and usable else metric.fit(corpus)
                 reason = _features_ready(metric.needs(context))
             except CxrbenchError as error:
                 reason, broken = reason_of(error), error.code == Exit.INFRASTRUCTURE

@@ -257,7 +257,7 @@ def incomplete(summary: Mapping[str, Any], named: Collection[str] = ()) -> list[
 
     `named`: keys of the metrics that were asked for; then only these can be missing, not those the task requires.
     """
-    required = [key for key in summary["required"] if not named or key in named]
+    required = list(named or summary["required"])
     lines = [f"{key}: {why['reason']}" for key, why in summary["not_scored"].items() if key in required]
     if summary["n_expected"]:
         for key in required:

@@ -73,8 +73,10 @@ def _folders(dataset: str | None, settings: Config) -> tuple[list[Path], dict[Pa
     data = settings.data
     if dataset is not None:
         from cxrbench import registry
+        from cxrbench.score_run import BARE
 
-        registry.find("datasets", dataset)
+        if dataset != BARE:
+            registry.find("datasets", dataset)
         data = {name: entry for name, entry in data.items() if name == dataset}
     named = {path for entry in data.values() for path in (entry.prepared, entry.image_cache) if path is not None}
     for kind in ("data", "features"):

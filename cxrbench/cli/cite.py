@@ -34,7 +34,7 @@ def cite(run: Annotated[Path, typer.Argument(help="A scored run folder.")]) -> N
     for citation in dict.fromkeys(" ".join(text.split()) for text in (manifest.task["citation"], dataset.citation)):
         typer.echo(f"  {citation}")
     typer.echo(f"  licence: {dataset.licence}")
-    for line in _model_lines(manifest.identity["model"]):
+    for line in (*_model_lines(manifest.identity["model"]), *_weights_lines(summary)):
         typer.echo(line)
     missing = incomplete(summary)
     if missing:
@@ -73,6 +73,18 @@ def _methods(manifest: Manifest, summary: Mapping[str, Any]) -> str:
 def _file_of(manifest: Manifest) -> str:
     """The file whose texts a replayed run holds."""
     return str(manifest.circumstances[-1].get("file", "")) if manifest.circumstances else ""
+
+
+def _weights_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Licences of the weights that metrics were computed with."""
+    from cxrbench.assets import needed_by
+
+    signatures = {key: next(iter(values.values()))["signature"] for key, values in summary["metrics"].items()}
+    own = [key for key, signature in signatures.items() if ":embedded-" in signature]
+    used = {asset.name: asset for key in summary["metrics"] if key not in own for asset in needed_by(key)}
+    lines = [f"  {asset.name} ({asset.repository}): {asset.licence}; {asset.terms}" for asset in used.values()]
+    lines += [f"  embedded annotators ({', '.join(own)}): Apache-2.0, as cxrbench; of no clinical use"] if own else []
+    return ["\nWeights of metrics", *lines] if lines else []
 
 
 def _model_lines(identity: Any) -> list[str]:

@@ -12,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cxrbench.config import Config
     from cxrbench.registry import Entry
 
 OPTIONAL = {
@@ -67,8 +68,13 @@ def _version(name: str) -> str:
 def _registered() -> Iterator[tuple[str, str, str]]:
     """A row per metric, and per plug-in of another kind; one that is broken has a row like the others."""
     from cxrbench import registry
+    from cxrbench.config import load_config
     from cxrbench.errors import CxrbenchError
 
+    try:
+        settings = load_config()
+    except CxrbenchError:  # told below the table
+        settings = None
     for kind in registry.KINDS:
         try:
             known = registry.entries(kind)
@@ -77,13 +83,33 @@ def _registered() -> Iterator[tuple[str, str, str]]:
             continue
         for entry in known.values():
             if kind == "metrics" or entry.source != "cxrbench":
-                yield f"{kind[:-1]} {entry.name}", *_state(kind, entry)
+                yield f"{kind[:-1]} {entry.name}", *_state(kind, entry, settings)
 
 
-def _state(kind: str, entry: Entry) -> tuple[str, str]:
+def lacking(key: str, settings: Config | None) -> str | None:
+    """Weights of a metric that are not here, as one sentence; None where nothing is missing, or no settings tell."""
+    from cxrbench.assets import missing, needed_by
+
+    if settings is None:
+        return None
+    reason = missing(*(asset.name for asset in needed_by(key)), config=settings)
+    return f"{reason} (phantom is read by what travels along)" if reason and _reads_phantom(key) else reason
+
+
+def _reads_phantom(key: str) -> bool:
+    """Whether the embedded annotators can stand in for the metric's weights on phantom."""
+    from cxrbench.assets import needed_by
+    from cxrbench.features.weights import EMBEDDED, TOKENIZER
+
+    needed = {asset.name for asset in needed_by(key)} - set(TOKENIZER.values())
+    return needed <= set(EMBEDDED) and not key.startswith("bertscore:")
+
+
+def _state(kind: str, entry: Entry, settings: Config | None) -> tuple[str, str]:
     try:
         made = entry.load()
-        reasons = {name: made(name).ready() for name in made.presets} if kind == "metrics" else {}
+        presets = [made(name) for name in made.presets] if kind == "metrics" else []
+        reasons = {each.preset: each.ready() or lacking(each.key, settings) for each in presets}
     except Exception as error:  # whatever a plug-in does when it is imported, the other rows are wanted
         return "broken", f"{entry.source}: {type(error).__name__}: {error}".splitlines()[0]
     missing = {name: reason for name, reason in reasons.items() if reason is not None}

@@ -145,11 +145,17 @@ def _seconds(model: Model, prepared: list[Prepared]) -> float:
 
 
 def _metrics(spec: TaskSpec, named: list[str]) -> None:
+    from cxrbench.cli.doctor import lacking
+    from cxrbench.config import load_config
+    from cxrbench.data.phantom import Phantom
     from cxrbench.scoring import make_metric
 
     typer.echo("\nMetrics")
     of_task = ((spec.metrics.required, "required"), (spec.metrics.optional, "optional"))
     for names, kind in ((named, "required"),) if named else of_task:
         for name in names:
-            reason = make_metric(name).ready()
+            metric = make_metric(name)
+            reason = metric.ready() or (
+                None if spec.dataset.name == Phantom.name else lacking(metric.key, load_config())
+            )
             typer.echo(f"  {name} ({kind})" + (f": {reason}" if reason else ""))

@@ -56,10 +56,11 @@ def _line(run: RunFolder) -> str:
         if not (run.path / "summary.json").exists():
             return f"{head}  not scored"
         summary = read_summary(run)
+        order = [*summary["required"], *summary["metrics"]]  # the task's own first, so that rows can be compared
         primary = [
             f"{key} {name} {figure(entry['value'])}"
-            for key, values in summary["metrics"].items()
-            for name, entry in values.items()
+            for key in dict.fromkeys(order)
+            for name, entry in summary["metrics"].get(key, {}).items()
             if entry["primary"]
         ]
         scored = f"scored {summary['n']} of {summary['n_expected']}"

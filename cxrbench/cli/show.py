@@ -149,7 +149,8 @@ def show_speed(summary: Mapping[str, Any]) -> None:
 def rests_on(summary: Mapping[str, Any]) -> str:
     """One line: how many samples of how many, how many clusters."""
     who = clusters_line(summary)
-    return f"scored {summary['n']} of {summary['n_expected']} samples{part_of(summary)}, {who}"
+    did = "scored" if summary["metrics"] else "nothing scored; answered"
+    return f"{did} {summary['n']} of {summary['n_expected']} samples{part_of(summary)}, {who}"
 
 
 def many(count: int, noun: str) -> str:
@@ -187,6 +188,8 @@ def counted(summary: Mapping[str, Any]) -> list[str]:
         lines.append("outcomes: " + ", ".join(f"{count} {key}" for key, count in summary["outcomes"].items()))
     if "no_decoder" in other:
         lines.append("no_decoder: pip install 'cxrbench[dicom]', then repeat the command")
+    if "prompt_too_long" in other:
+        lines.append("prompt_too_long: fewer new tokens leave more room for the prompt: --set max_new_tokens=N")
     if summary.get("excluded"):
         lines.append("left out: " + ", ".join(f"{count} {why}" for why, count in summary["excluded"].items()))
     if summary["truncated_share"] is not None:
@@ -234,13 +237,19 @@ def _scores(summary: Mapping[str, Any]) -> Table:
     return made
 
 
+FURTHER = 16
+"""Values of one metric that are told below the table."""
+
+
 def further_lines(summary: Mapping[str, Any], width: int) -> list[str]:
     """Values that got no row, several to a line: per-label figures and the like; no name is parted from its figure."""
     lines = []
     for key, values in summary["metrics"].items():
         rest = [name for name in values if not name.startswith("reference_") and name not in rows_of(values)]
         if rest:
-            lines += flowing(f"{key}:", [f"{name} {figure(values[name]['value'])}" for name in rest], width)
+            said = [f"{name} {figure(values[name]['value'])}" for name in rest[:FURTHER]]
+            more = [f"{len(rest) - FURTHER} more with --json"] if len(rest) > FURTHER else []
+            lines += flowing(f"{key}:", [*said, *more], width)
     return lines
 
 

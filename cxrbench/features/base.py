@@ -52,6 +52,11 @@ class Resources:
     device: str = "cpu"
 
 
+def device_kind(resources: Resources) -> str:
+    """`cpu` or `cuda`: part of every scope, because their sums differ in the last bits."""
+    return resources.device.partition(":")[0]
+
+
 ALONE = Resources()
 """Nothing but the texts."""
 

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from cxrbench.errors import CxrbenchError
 from cxrbench.features import embedded
-from cxrbench.features.base import PairFeature, Resources
+from cxrbench.features.base import PairFeature, Resources, device_kind
 from cxrbench.features.weights import Weights, folders
 
 if TYPE_CHECKING:
+    from cxrbench.config import Config
     from cxrbench.features.bertscore_net import Encoder, Pieces
 
 VERSION = 1
@@ -76,11 +77,11 @@ class Idf:
         return found
 
 
-def fit_idf(weights: Weights, references: Sequence[str], *, spaces: bool = False) -> Idf:
+def fit_idf(weights: Weights, references: Sequence[str], *, spaces: bool = False, config: Config | None = None) -> Idf:
     """Count in how many of the references each word piece stands; equal references count as often as they occur."""
     from cxrbench.features.bertscore_net import frequencies
 
-    place, _ = folders(weights)
+    place, _ = folders(weights, config)
     return frequencies(_pieces(str(place), weights.hash), [prepare(text, spaces=spaces) for text in references])
 
 
@@ -98,7 +99,14 @@ class BertScorePairs(PairFeature):
 
     def scope(self, settings: Mapping[str, Hashable], resources: Resources) -> str:
         idf = hashlib.sha256(str(settings.get("idf") or "").encode()).hexdigest()[:16] if settings.get("idf") else "no"
-        told = (settings["hash"], settings["layer"], bool(settings.get("spaces")), idf, PRECISION)
+        told = (
+            settings["hash"],
+            settings["layer"],
+            bool(settings.get("spaces")),
+            idf,
+            PRECISION,
+            device_kind(resources),
+        )
         return "|".join(["bertscore", str(VERSION), *map(str, told)])
 
     def annotate(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cxrbench.data.chexpert import LABELS
 from cxrbench.features import embedded
-from cxrbench.features.base import Resources, TextFeature
+from cxrbench.features.base import Resources, TextFeature, device_kind
 from cxrbench.features.weights import Weights, folders
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class CheXbertLabels(TextFeature):
         return embedded.torch_missing()
 
     def scope(self, settings: Mapping[str, Hashable], resources: Resources) -> str:
-        return f"chexbert|{VERSION}|{settings['hash']}|fp32"
+        return f"chexbert|{VERSION}|{settings['hash']}|fp32|{device_kind(resources)}"
 
     def annotate(self, texts: Sequence[str], settings: Mapping[str, Hashable], resources: Resources) -> list[Labelled]:
         """Label texts, in order.

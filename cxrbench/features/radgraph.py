@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrbench.features import embedded
-from cxrbench.features.base import Resources, TextFeature
+from cxrbench.features.base import Resources, TextFeature, device_kind
 from cxrbench.features.radgraph_text import Annotation
 from cxrbench.features.weights import Weights, folders
 
@@ -36,7 +36,7 @@ class RadGraphAnnotations(TextFeature):
         return embedded.torch_missing()
 
     def scope(self, settings: Mapping[str, Hashable], resources: Resources) -> str:
-        return f"radgraph|{VERSION}|{settings['hash']}|fp32"
+        return f"radgraph|{VERSION}|{settings['hash']}|fp32|{device_kind(resources)}"
 
     def annotate(
         self, texts: Sequence[str], settings: Mapping[str, Hashable], resources: Resources

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrbench.features import embedded, rate_sentences
-from cxrbench.features.base import ALONE, Pairs, Resources, Sides, TextFeature
+from cxrbench.features.base import ALONE, Pairs, Resources, Sides, TextFeature, device_kind
 from cxrbench.features.weights import Weights, folders
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class RateEntities(TextFeature):
         return embedded.torch_missing()
 
     def scope(self, settings: Mapping[str, Hashable], resources: Resources) -> str:
-        return f"{self.name}|{VERSION}|{rate_sentences.VERSION}|{settings['hash']}|{PRECISION}"
+        return f"{self.name}|{VERSION}|{rate_sentences.VERSION}|{settings['hash']}|{PRECISION}|{device_kind(resources)}"
 
     def annotate(
         self, texts: Sequence[str], settings: Mapping[str, Hashable], resources: Resources
@@ -143,7 +143,7 @@ class RateEmbeddings(TextFeature):
         return embedded.torch_missing()
 
     def scope(self, settings: Mapping[str, Hashable], resources: Resources) -> str:
-        return f"{self.name}|{VERSION}|{settings['hash']}|{PRECISION}"
+        return f"{self.name}|{VERSION}|{settings['hash']}|{PRECISION}|{device_kind(resources)}"
 
     def annotate(
         self, texts: Sequence[str], settings: Mapping[str, Hashable], resources: Resources

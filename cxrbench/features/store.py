@@ -9,6 +9,7 @@ library only; never the run folder.
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -47,6 +48,13 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / FILE
+
+    def usable(self) -> bool:
+        """Whether rows can be kept here. A store that was made and is damaged is usable: its error names it."""
+        place = self.file.parent
+        while not place.exists():
+            place = place.parent
+        return os.access(self.file if self.file.exists() else place, os.W_OK)
 
     def get(self, scope: str, texts: Sequence[str]) -> dict[str, bytes]:
         """What is kept of each text; texts of which nothing is kept are left out."""
@@ -114,5 +122,6 @@ class Store:
         elif "readonly" in said or "unable to open" in said:
             what, fix = "the feature store cannot be written", "XDG_CACHE_HOME=DIR of a folder that can be written"
         else:
-            what, fix = f"the feature store is damaged ({said})", f"rm {self.file}"
+            what = f"the feature store is damaged ({said})"
+            fix = "cxrbench cache purge, which costs nothing but annotating again"
         return CxrbenchError(what, where=str(self.file), fix=fix, code=Exit.INFRASTRUCTURE)

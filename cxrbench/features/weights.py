@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from cxrbench import assets
 from cxrbench.data.phantom import Phantom
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.features import embedded
+from cxrbench.shipped import embedded as shipped_embedded
 
 if TYPE_CHECKING:
     from cxrbench.config import Config
@@ -69,6 +71,11 @@ def signed(data: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     return (("weights", Weights.of(data["weights"]).tag), ("verified", "no"))
 
 
+def fits(data: Mapping[str, Any], dataset: str | None) -> bool:
+    """Whether what a metric learnt earlier may be used for a data set: nothing embedded outside phantom."""
+    return dataset == Phantom.name or f'"{_PREFIX}' not in json.dumps(data)
+
+
 def choose(asset: str, dataset: str | None, config: Config | None = None) -> Weights:
     """The weights that read reports of a data set (None: of no known one).
 
@@ -84,6 +91,14 @@ def choose(asset: str, dataset: str | None, config: Config | None = None) -> Wei
             )
         name = EMBEDDED[asset]
         return Weights(f"{_PREFIX}{name}", fingerprint(embedded.folder(name, dataset)))
+    place = assets.state(asset, _settings(config)).folder.resolve()
+    if shipped_embedded("").resolve() in (place, *place.parents):
+        raise CxrbenchError(
+            f"{asset} is set to an embedded annotator, which reads phantom only",
+            where=f"[assets.paths] {asset}",
+            fix=f"cxrbench assets fetch {asset}, or the path of the published weights",
+            code=Exit.UNDECIDED,
+        )
     missing = assets.missing(asset, config=config)
     if missing is not None:
         raise CxrbenchError(missing, code=Exit.UNDECIDED)
@@ -107,7 +122,7 @@ def folders(weights: Weights, config: Config | None = None) -> tuple[Path, Path]
         raise CxrbenchError(
             f"the weights of {weights.name} here are not those the metric was fitted with ({found}, {weights.hash})",
             where=str(place),
-            fix="score again where the data are at hand, or bring those weights",
+            fix="repeat the `cxrbench run` command of the run, which fits anew, or bring those weights",
             code=Exit.UNDECIDED,
         )
     return place, bert

@@ -119,7 +119,7 @@ class BertScore(Metric):
         weights = choose(rule.asset, corpus.dataset, corpus.config)
         data: dict[str, Any] = {"weights": weights.as_data()}
         if rule.idf:
-            data["idf"] = bertscore.fit_idf(weights, corpus.references, spaces=rule.spaces).pack()
+            data["idf"] = bertscore.fit_idf(weights, corpus.references, spaces=rule.spaces, config=corpus.config).pack()
         return Context.of(data)
 
     def needs(self, context: Context) -> tuple[FeatureRequest, ...]:

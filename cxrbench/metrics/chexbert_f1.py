@@ -104,7 +104,7 @@ class CheXbertF1(Metric):
         sides = features[labels_request(context)]
         said, true = _classes(sides.predictions), _classes(sides.references)
         pooled = [positive(each, uncertain=self.rule.pooled) for each in (said, true)]
-        counts = np.stack(confusion(*pooled), axis=2).reshape(len(pairs), -1)
+        counts = np.stack(confusion(*pooled), axis=2).reshape(len(pairs), 3 * len(LABELS))
         example = [positive(each, uncertain=self.rule.examples) for each in (said, true)]
         blocks = [_example(example[0][:, list(scope)], example[1][:, list(scope)]) for scope in SCOPES.values()]
         return Statistics.scored(np.hstack([np.ones((len(pairs), 1)), counts, *blocks]))

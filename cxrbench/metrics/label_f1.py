@@ -143,7 +143,7 @@ class LabelF1(Metric):
         shipped = [labels.get(rule.source) for labels in pairs.labels] or [None] * len(pairs)
         known = np.array([labels is not None for labels in shipped], dtype=bool)
         found, true = self._present(said), self._present([labels or {} for labels in shipped])
-        counts = np.stack([found & true, found & ~true, ~found & true], axis=2).reshape(len(pairs), -1)
+        counts = np.stack([found & true, found & ~true, ~found & true], axis=2).reshape(len(pairs), 3 * len(LABELS))
         rows = np.hstack([np.ones((len(pairs), 1)), counts]) * known[:, None]
         status = np.where(known, SCORED, SKIPPED).astype(np.uint8)
         missing = f"the data set ships no {rule.source!r} labels for this sample"

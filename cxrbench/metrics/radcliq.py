@@ -14,7 +14,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from cxrbench import assets
 from cxrbench.data.phantom import Phantom
+from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.features import embedded
 from cxrbench.metrics.base import Context, Corpus, FeatureRequest, Floats, Metric, Pairs, Statistics, Value, ratio
 from cxrbench.metrics.bertscore import BertScore
@@ -65,7 +67,7 @@ class RadCliQ(Metric):
 
     name = "radcliq"
     presets: ClassVar[Mapping[str, str]] = {
-        "v1": "RadCliQ-v1, the one ReXrank uses; lower is better, an exact match is -1.44",
+        "v1": "RadCliQ-v1, the one ReXrank uses; lower is better, -1.44 where every component is 1",
         "v0": "RadCliQ-v0; lower is better",
     }
     default_preset = "v1"
@@ -93,6 +95,11 @@ class RadCliQ(Metric):
             CxrbenchError: weights of one of them are not here; names the command that brings them.
         """
         parts = self._parts(corpus.dataset)
+        if corpus.dataset != Phantom.name:  # all that is missing in one sentence, not part by part
+            needed = [asset.name for asset in assets.needed_by(self.name)]
+            missing = assets.missing(*needed, config=corpus.config)
+            if missing is not None:
+                raise CxrbenchError(missing, code=Exit.UNDECIDED)
         return Context.of({"dataset": corpus.dataset, **{name: dict(m.fit(corpus).data) for name, m in parts.items()}})
 
     def _fitted(self, context: Context) -> dict[str, tuple[Metric, Context]]:
@@ -121,13 +128,19 @@ class RadCliQ(Metric):
         return {"radcliq": mean, "inverse_mean": inverse, **rest}
 
     def fitted(self, context: Context) -> tuple[tuple[str, str], ...]:
-        """The weights of the components."""
+        """The components: preset, settings, weights and version of each, and the version of BLEU-2."""
         if not context.data:
             return ()
         parts: list[tuple[str, str]] = []
         for name, (metric, own) in self._fitted(context).items():
-            parts += [(name, value) for key, value in metric.fitted(own) if key == "weights"]
-        return (*parts, ("verified", "no"))
+            given = [*metric.settings(), *((key, value) for key, value in metric.fitted(own) if key != "verified")]
+            told = [metric.preset, *(f"{key}={value}" for key, value in given), f"v={metric.version}"]
+            parts.append((name, ",".join(told)))
+        return (*parts, ("bleu", "2,lower,smoothed"), ("verified", "no"))
+
+
+SMOOTHED = 0.1
+"""Common bigrams that are counted where there are none."""
 
 
 def bleu_2(pairs: Pairs) -> Floats:
@@ -141,7 +154,9 @@ def _tokens(text: str) -> list[str]:
 
 
 def _bleu_2(said: list[str], true: list[str]) -> float:
-    """Geometric mean of clipped unigram and bigram precision times the brevity penalty; 0 where either is 0.
+    """Geometric mean of clipped unigram and bigram precision times the brevity penalty; 0 without a common word.
+
+    Where no bigram is common, SMOOTHED counts for it, as in fast_bleu's default (method 1 of Chen and Cherry 2014).
 
     >>> round(_bleu_2("the lungs are clear".split(), "the lungs are clear".split()), 6)
     1.0
@@ -149,11 +164,10 @@ def _bleu_2(said: list[str], true: list[str]) -> float:
     precisions = []
     for order in (1, 2):
         mine, theirs = _grams(said, order), _grams(true, order)
-        total = sum(mine.values())
         common = sum(min(count, theirs.get(gram, 0)) for gram, count in mine.items())
-        precisions.append(common / total if total else 0.0)
-    if not all(precisions):
-        return 0.0
+        if order == 1 and not common:
+            return 0.0
+        precisions.append((common or SMOOTHED) / max(sum(mine.values()), 1))
     penalty = 1.0 if len(said) > len(true) else math.exp(1 - len(true) / len(said))
     return penalty * math.sqrt(precisions[0] * precisions[1])
 

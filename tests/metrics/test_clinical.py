@@ -7,15 +7,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cxrbench import registry
 from cxrbench.assets import needed_by
+from cxrbench.config import load_config
 from cxrbench.data.chexpert import LABELS
+from cxrbench.errors import CxrbenchError
+from cxrbench.features import bertscore, chexbert, radgraph
 from cxrbench.features.base import Pairs, Sides
-from cxrbench.features.weights import TOKENIZER
-from cxrbench.metrics.base import Context
+from cxrbench.features.weights import TOKENIZER, choose
+from cxrbench.metrics.base import Context, Corpus
+from cxrbench.metrics.bertscore import BertScore
 from cxrbench.metrics.chexbert_f1 import FIVE, RULES, CheXbertF1, labels_request
-from cxrbench.metrics.radcliq import MIXES, bleu_2
+from cxrbench.metrics.radcliq import MIXES, RadCliQ, bleu_2
 from cxrbench.metrics.radgraph_f1 import CONVENTIONS, RadGraphF1, annotation_request, score
 from cxrbench.metrics.semb_score import SembScore
+from cxrbench.scoring import Chosen, make_metric
+from cxrbench.scoring import score as scoring
+from cxrbench.shipped import embedded
+from cxrbench.types import Prediction, Sample
 
 CONTEXT = Context.of({"weights": {"name": "chexbert", "hash": "1a2b3c4d"}})
 
@@ -180,9 +189,74 @@ def test_check_values_of_the_published_mixes():
     assert MIXES["v1"].of(np.zeros((1, 4)))[0] == pytest.approx(2.4501, abs=5e-5)
 
 
+def test_radcliq_takes_the_right_columns_of_its_components():
+    texts = ["Small left pleural effusion.", "No pneumothorax.", ""]
+    pairs = Pairs(["1", "2", "3"], texts, ["Small left pleural effusion.", "Mild edema.", "Mild edema."])
+    metric = RadCliQ()
+    context = metric.fit(Corpus([], dataset="phantom"))
+    features = {r: registry.load("features", r.name)().extract(pairs, dict(r.settings)) for r in metric.needs(context)}
+    rows = metric.statistics(pairs, features, context).rows[:, 0]
+    parts = {"combined": RadGraphF1("combined"), "f1": BertScore("tiny"), "semb": SembScore()}
+    own = {}
+    for name, part in parts.items():
+        fitted = part.fit(Corpus([], dataset="phantom"))
+        made = {r: registry.load("features", r.name)().extract(pairs, dict(r.settings)) for r in part.needs(fitted)}
+        each = part.statistics(pairs, made, fitted).rows[:, 0]
+        own[name] = [float(part.value(row)["semb_score" if name == "semb" else "f1"]) for row in each]
+    expected = np.stack([own["combined"], own["f1"], own["semb"], bleu_2(pairs)], axis=1)
+    assert np.allclose(rows[:, 2:], expected, atol=1e-6)
+    assert np.allclose(rows[:, 1], MIXES["v1"].of(expected), atol=1e-6)
+
+
+def test_the_signature_of_radcliq_knows_its_components(monkeypatch):
+    metric = RadCliQ()
+    context = metric.fit(Corpus([], dataset="phantom"))
+    before = metric.signature(context, "none")
+    assert before.count("embedded-") == 3
+    for module in (chexbert, radgraph, bertscore):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "VERSION", 99)
+            assert metric.signature(context, "none") != before
+
+
+@pytest.mark.parametrize("key", ["chexbert-f1", "radgraph-f1", "semb-score", "radcliq", "label-f1:chexbert-tiny"])
+def test_nothing_to_score_is_no_rows(key):
+    metric = make_metric(key)
+    context = metric.fit(Corpus([], dataset="phantom"))
+    pairs = Pairs([], [], [])
+    features = {r: registry.load("features", r.name)().extract(pairs, dict(r.settings)) for r in metric.needs(context)}
+    assert len(metric.statistics(pairs, features, context).rows) == 0
+
+
+def test_what_was_learnt_on_phantom_is_not_used_elsewhere(tmp_path):
+    metric = SembScore()
+    learnt = metric.fit(Corpus([], dataset="phantom"))
+    samples = [Sample("1", "1", None, "Mild edema.")]
+    said = {"1": Prediction("1", "ok", "Mild edema.")}
+    (scored,) = scoring(
+        samples,
+        said,
+        [Chosen(metric, True)],
+        Corpus(["Mild edema."], dataset="mimic-cxr"),
+        "none",
+        stored={metric.key: learnt},
+    )
+    assert scored.statistics is None
+    assert "cxrbench assets fetch chexbert" in scored.reason
+
+
+def test_a_path_to_an_embedded_annotator_is_no_published_weight(tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text(
+        f'[assets.paths]\nchexbert = "{embedded("labeler")}"\nbert-base-uncased = "{embedded("labeler")}"\n'
+    )
+    with pytest.raises(CxrbenchError, match="set to an embedded annotator"):
+        choose("chexbert", "mimic-cxr", load_config(file))
+
+
 def test_bleu_2_by_hand():
     pairs = Pairs(["1", "2", "3"], ["No edema.", "the the", ""], ["No edema.", "the lungs are", "clear"])
     found = bleu_2(pairs)
     assert found[0] == 1.0
-    assert found[1] == 0.0  # no bigram in common
+    assert found[1] == pytest.approx(np.exp(1 - 3 / 2) * np.sqrt(1 / 2 * 0.1 / 1))  # no bigram in common: smoothed
     assert found[2] == 0.0
