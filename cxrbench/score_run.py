@@ -41,8 +41,7 @@ def with_store(resources: Resources, dataset: str | None) -> Resources:
     """The same resources with the feature store of a data set (of bare files together, where there is none)."""
     if resources.config is None:
         return resources
-    store = Store(cache_dir() / "features" / (dataset or BARE))
-    return replace(resources, store=store if store.usable() else None)
+    return replace(resources, store=Store(cache_dir() / "features" / (dataset or BARE)))
 
 
 BARE = "files"

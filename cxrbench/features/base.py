@@ -151,7 +151,8 @@ def _known(
     feature: TextFeature | PairFeature, items: list[Any], settings: Mapping[str, Hashable], resources: Resources
 ) -> dict[Any, Any]:
     """The annotation of every item, from the store or made now and put there."""
-    store = resources.store
+    # Without a place to keep them annotations are made all the same: the store saves time and decides nothing.
+    store = resources.store if resources.store is not None and resources.store.usable() else None
     scope = feature.scope(settings, resources)
     stored = store.get(scope, [_text(item) for item in items]) if store is not None else {}
     known = {item: feature.unpack(stored[_text(item)]) for item in items if _text(item) in stored}

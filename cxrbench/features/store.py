@@ -9,7 +9,6 @@ library only; never the run folder.
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -40,7 +39,7 @@ def row_key(scope: str, text: str) -> bytes:
 
 
 class Store:
-    """A feature store in a folder, which is made (0700) when the first row is written.
+    """A feature store in a folder (0700).
 
     Raises:
         CxrbenchError: the file is damaged, of another version, locked for too long, or the disk is full.
@@ -50,11 +49,12 @@ class Store:
         self.file = folder / FILE
 
     def usable(self) -> bool:
-        """Whether rows can be kept here. A store that was made and is damaged is usable: its error names it."""
-        place = self.file.parent
-        while not place.exists():
-            place = place.parent
-        return os.access(self.file if self.file.exists() else place, os.W_OK)
+        """Whether rows can be kept here; makes the folder. A store that is damaged is usable: its error names it."""
+        try:
+            claim_folder(self.file.parent)
+        except (OSError, CxrbenchError):
+            return False
+        return True
 
     def get(self, scope: str, texts: Sequence[str]) -> dict[str, bytes]:
         """What is kept of each text; texts of which nothing is kept are left out."""

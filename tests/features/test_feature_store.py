@@ -98,6 +98,13 @@ def test_a_full_disk_keeps_all_or_nothing(tmp_path):
     assert Store(tmp_path).get("s", ["kept", *map(str, range(500))]) == {"kept": b"1"}
 
 
+def test_without_a_place_to_keep_them_annotations_are_made_all_the_same(tmp_path):
+    (tmp_path / "file").touch()
+    store = Store(tmp_path / "file" / "store")
+    assert not store.usable()
+    assert Shout().extract(PAIRS, {}, Resources(store)).predictions[0] == "A"
+
+
 # What annotators get from the base class
 
 

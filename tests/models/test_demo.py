@@ -11,6 +11,7 @@ import pytest
 
 from cxrbench import registry
 from cxrbench.data.phantom import draw, studies, truth
+from cxrbench.data.phantom_world import VERSION
 from cxrbench.engines.build import make_model
 from cxrbench.errors import CxrbenchError
 from cxrbench.features.phantom_labels import read
@@ -41,6 +42,21 @@ def sample(study) -> Sample:
     return Sample(
         study.study_id, study.study_id, study.patient_id, "", study.images, study.images[0].image_id, sections
     )
+
+
+WEIGHTS = {
+    "demo": "7db2fd96e7904a3a",
+    "demo-regressed": "c586a0df9cf316ee",
+    "demo-verbose": "7922703c54c6281a",
+}
+"""SHA-256 of the shipped weights, first 16 digits: what training.json and the docs give figures of."""
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_the_weights_are_those_the_figures_are_of(name):
+    folder = embedded(name)
+    assert hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16] == WEIGHTS[name]
+    assert json.loads((folder / "training.json").read_text())["phantom"] == VERSION, "phantom changed: train again"
 
 
 def write(name: str, chosen, picture=show, **extra) -> list[str]:
