@@ -62,7 +62,7 @@ def notes_of(results: Sequence[Scored]) -> list[str]:
 
 def embedded_notes(results: Sequence[Scored]) -> list[str]:
     """Numbers that the tiny embedded annotators made must not stand beside published ones."""
-    keys = [each.metric.key for each in results if each.statistics is not None and ":embedded-" in each.signature]
+    keys = [each.metric.key for each in results if each.statistics is not None and "embedded-" in each.signature]
     said = "read by the embedded annotators, which know phantom only: not comparable with published values"
     return [f"{', '.join(keys)}: {said}"] if keys else []
 

@@ -80,7 +80,7 @@ def _weights_lines(summary: Mapping[str, Any]) -> list[str]:
     from cxrbench.assets import needed_by
 
     signatures = {key: next(iter(values.values()))["signature"] for key, values in summary["metrics"].items()}
-    own = [key for key, signature in signatures.items() if ":embedded-" in signature]
+    own = [key for key, signature in signatures.items() if "embedded-" in signature]
     used = {asset.name: asset for key in summary["metrics"] if key not in own for asset in needed_by(key)}
     lines = [f"  {asset.name} ({asset.repository}): {asset.licence}; {asset.terms}" for asset in used.values()]
     lines += [f"  embedded annotators ({', '.join(own)}): Apache-2.0, as cxrbench; of no clinical use"] if own else []

@@ -131,6 +131,17 @@ def test_a_run_is_scored_by_the_tiny_labeler(cli, tmp_path):
     assert tiny["value"] == pytest.approx(exact["value"], abs=0.05)
 
 
+def test_numbers_of_the_embedded_annotators_are_named_as_theirs(cli, tmp_path):
+    run, _ = small_run(cli, tmp_path)
+    code, out, err = cli("score", run, "--metrics", "chexbert-f1,radcliq", "--replicates", 0)
+    assert code == 0, err
+    note = "chexbert-f1:miura, radcliq:v1: read by the embedded annotators, which know phantom only"
+    assert note in " ".join(out.split())
+    cited = cli("cite", run)[1]
+    assert "embedded annotators (chexbert-f1:miura, radcliq:v1): Apache-2.0" in cited
+    assert "StanfordAIMI" not in cited
+
+
 def test_other_runs_are_refused_in_one_sentence(cli, tmp_path):
     file = tmp_path / "mine.jsonl"
     file.write_text('{"sample_id": "1", "prediction": "Mild edema.", "reference": "Edema."}\n')
