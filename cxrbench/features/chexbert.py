@@ -66,8 +66,7 @@ class Labels(Sequence[dict[str, int]]):
     def __getitem__(self, index: int | slice) -> dict[str, int] | list[dict[str, int]]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        row = self.classes[index].tolist()
-        return {name: VALUES[each] for name, each in zip(CONDITIONS, row, strict=True) if each != BLANK}
+        return Labelled(self.classes[index], self.vectors[index]).labels
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from cxrbench.data.phantom import Phantom
 from cxrbench.errors import CxrbenchError, Exit
-from cxrbench.features.base import Pairs
 from cxrbench.shipped import embedded
 
 
@@ -75,15 +74,9 @@ def folder(name: str, dataset: Hashable) -> Path:
 
 @functools.cache
 def fingerprint(name: str) -> str:
-    """First 8 hex digits of the SHA-256 of the weights file: part of the signature of every score made with it."""
+    """First 8 hex digits of the SHA-256 of the weights file, which training.json records."""
     file = folder(name, Phantom.name) / ANNOTATORS[name].weights
     return hashlib.sha256(file.read_bytes()).hexdigest()[:8]
-
-
-def side(pairs: Pairs, settings: Mapping[str, Hashable]) -> Sequence[str]:
-    """The texts a feature is asked for: setting `of`, "predictions" (default) or "references"."""
-    sides: dict[Hashable, Sequence[str]] = {"predictions": pairs.predictions, "references": pairs.references}
-    return sides[settings.get("of", "predictions")]
 
 
 def torch_missing() -> str | None:
