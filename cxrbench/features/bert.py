@@ -19,6 +19,12 @@ from transformers.utils import logging
 
 from cxrbench.errors import CxrbenchError
 
+GPU_BUDGET = 16_384
+"""Word pieces of a padded batch on a GPU."""
+
+CACHE = 12 << 20
+"""Bytes of what a layer writes on the CPU: 1,024 word pieces of a BERT of 768."""
+
 SAID = 4
 """Names of missing or unknown tensors that an error lists."""
 
@@ -140,6 +146,17 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(before)
         if bars:
             logging.enable_progress_bar()
+
+
+def batch_budget(net: Any) -> int:
+    """Word pieces of a padded batch that an encoder is fastest with.
+
+    On the CPU what a layer writes in its middle (four times the hidden size, float32) has to stay in the cache: larger
+    batches took twice the time. A GPU wants many rows at once.
+    """
+    if net.device.type != "cpu":
+        return GPU_BUDGET
+    return max(CACHE // (4 * int(net.config.hidden_size) * 4), 1)
 
 
 def by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

@@ -30,11 +30,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel
 
 from cxrbench.errors import CxrbenchError
-from cxrbench.features.bert import by_length, load_stock, pad, read_config, read_tokenizer
+from cxrbench.features.bert import batch_budget, by_length, load_stock, pad, read_config, read_tokenizer
 from cxrbench.features.bertscore import LAST, Idf
-
-BUDGET = 16_384
-"""Tokens of a padded batch."""
 
 PREFIXED = ("roberta",)
 """Model types whose texts begin with a blank, as bert-score has it: a first word is then a word like any other."""
@@ -70,13 +67,14 @@ class Encoder:
 
     @torch.inference_mode()
     def compare(
-        self, pairs: Sequence[tuple[str, str]], idf: NDArray[np.float64] | None = None, budget: int = BUDGET
+        self, pairs: Sequence[tuple[str, str]], idf: NDArray[np.float64] | None = None, budget: int | None = None
     ) -> NDArray[np.float64]:
         """(n, 3) precision, recall and F of prepared (prediction, reference) pairs, in order.
 
         Each distinct text is encoded once. idf: (size,) the weight of each word piece; None: 1. An empty text, on
         either side, gives 0, 0, 0; F is 0 where P + R is.
         """
+        budget = budget or batch_budget(self.net)
         at = {text: i for i, text in enumerate(dict.fromkeys(text for pair in pairs for text in pair))}
         rows = self.pieces.encode(list(at))
         states = self._states(rows, budget)

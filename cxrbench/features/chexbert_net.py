@@ -19,14 +19,11 @@ from torch import Tensor, nn
 from transformers import BertModel
 
 from cxrbench.errors import CxrbenchError
-from cxrbench.features.bert import by_length, fill, pad, read_config, read_tokenizer, read_weights
+from cxrbench.features.bert import batch_budget, by_length, fill, pad, read_config, read_tokenizer, read_weights
 from cxrbench.features.chexbert import CONDITIONS, Labels, prepare
 
 LONGEST = 512
 """Tokens of a report, [CLS] and [SEP] among them; CheXbert leaves out what comes after."""
-
-BUDGET = 16_384
-"""Tokens of a padded batch."""
 
 BUFFERS = ("bert.embeddings.position_ids",)
 """What older versions of transformers saved with a BERT although it is no weight."""
@@ -55,7 +52,7 @@ class Labeler:
         self.tokenizer = tokenizer
 
     @torch.inference_mode()
-    def label(self, texts: Sequence[str], budget: int = BUDGET) -> Labels:
+    def label(self, texts: Sequence[str], budget: int | None = None) -> Labels:
         """Labels of n texts, in order. Each distinct text is labelled once, in batches of similar length.
 
         What a text is labelled with does not depend on the other texts. An empty text is [CLS] [SEP].
@@ -66,7 +63,7 @@ class Labeler:
         wide = bert.dtype == torch.float64
         classes = np.zeros((len(encoded), len(CONDITIONS)), np.int8)
         vectors = np.zeros((len(encoded), bert.config.hidden_size), np.float64 if wide else np.float32)
-        for batch in by_length([len(row) for row in encoded], budget):
+        for batch in by_length([len(row) for row in encoded], budget or batch_budget(bert)):
             ids, mask = pad([encoded[i] for i in batch], self.tokenizer.pad_token_id, bert.device)
             logits, hidden = self.net(ids, mask)
             classes[batch] = torch.stack([each.argmax(1) for each in logits], 1).cpu().numpy()

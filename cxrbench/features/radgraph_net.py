@@ -25,12 +25,9 @@ from torch import Tensor, nn
 from transformers import AutoModel
 
 from cxrbench.errors import CxrbenchError
-from cxrbench.features.bert import by_length, fill, pad, read_config, read_tokenizer, read_weights
+from cxrbench.features.bert import batch_budget, by_length, fill, pad, read_config, read_tokenizer, read_weights
 from cxrbench.features.radgraph_archive import Shape, read_shape
 from cxrbench.features.radgraph_text import Annotation, annotation, as_token, words
-
-BUDGET = 8_192
-"""Word pieces of a padded batch."""
 
 PAIRS = 32_768
 """Pairs of spans scored at a time, to bound memory."""
@@ -191,7 +188,7 @@ class RadGraph:
         self.tokenizer = tokenizer
 
     @torch.inference_mode()
-    def annotate(self, texts: Sequence[str], budget: int = BUDGET) -> list[Annotation]:
+    def annotate(self, texts: Sequence[str], budget: int | None = None) -> list[Annotation]:
         """Annotations of n texts, in order. Each distinct text is annotated once, in batches of similar length.
 
         How a text is annotated does not depend on the other texts. An empty text is annotated as `None`, as the
@@ -203,7 +200,7 @@ class RadGraph:
         pieces = self.encode(distinct)
         lengths = [sum(map(len, each)) for each in pieces]
         done: dict[tuple[str, ...], Annotation] = {}
-        for batch in by_length(lengths, budget):
+        for batch in by_length(lengths, budget or batch_budget(self.net.bert)):
             chosen = [distinct[i] for i in batch]
             for each, found in zip(chosen, self._batch(chosen, [pieces[i] for i in batch]), strict=True):
                 done[tuple(each)] = found

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModel, AutoModelForTokenClassification
 
 from cxrbench.errors import CxrbenchError
-from cxrbench.features.bert import by_length, load_stock, pad, read_config, read_tokenizer
+from cxrbench.features.bert import batch_budget, by_length, load_stock, pad, read_config, read_tokenizer
 from cxrbench.features.rate import LABELS, Entity, spans
 from cxrbench.features.rate_sentences import sentences
 
@@ -31,9 +31,6 @@ LONGEST_SENTENCE = 512
 
 LONGEST_ENTITY = 30
 """Tokens of an entity, the same way."""
-
-BUDGET = 8_192
-"""Tokens of a padded batch."""
 
 
 class Finder:
@@ -45,7 +42,7 @@ class Finder:
         self.tokenizer.enable_truncation(LONGEST_SENTENCE)
         self.tokenizer.no_padding()
 
-    def find(self, texts: Sequence[str], budget: int = BUDGET) -> list[tuple[Entity, ...]]:
+    def find(self, texts: Sequence[str], budget: int | None = None) -> list[tuple[Entity, ...]]:
         """Entities of each report, in the order of its sentences; none for a report without a usable sentence."""
         split = [sentences(text) for text in texts]
         distinct = list(dict.fromkeys(sentence for each in split for sentence in each))
@@ -53,12 +50,12 @@ class Finder:
         return [tuple(entity for sentence in each for entity in known[sentence]) for each in split]
 
     @torch.inference_mode()
-    def label(self, given: Sequence[str], budget: int = BUDGET) -> list[list[Entity]]:
+    def label(self, given: Sequence[str], budget: int | None = None) -> list[list[Entity]]:
         """Entities of each sentence; what they are does not depend on the other sentences."""
         names, filler = self.net.config.id2label, self.net.config.pad_token_id or 0
         encoded = self.tokenizer.encode_batch(list(given))
         found: list[list[Entity]] = [[] for _ in given]
-        for batch in by_length([len(each.ids) for each in encoded], budget):
+        for batch in by_length([len(each.ids) for each in encoded], budget or batch_budget(self.net)):
             ids, mask = pad([encoded[i].ids for i in batch], filler, self.net.device)
             classes = self.net(input_ids=ids, attention_mask=mask).logits.argmax(dim=2).tolist()
             for i, row in zip(batch, classes, strict=True):
@@ -83,12 +80,12 @@ class Encoder:
         self.tokenizer.no_padding()
 
     @torch.inference_mode()
-    def encode(self, given: Sequence[str], budget: int = BUDGET) -> NDArray[np.float32]:
+    def encode(self, given: Sequence[str], budget: int | None = None) -> NDArray[np.float32]:
         """(n, hidden) the last hidden state at the first token of each text, in order."""
         filler = self.net.config.pad_token_id or 0
         encoded = self.tokenizer.encode_batch(list(given))
         found = np.zeros((len(given), self.net.config.hidden_size), np.float32)
-        for batch in by_length([len(each.ids) for each in encoded], budget):
+        for batch in by_length([len(each.ids) for each in encoded], budget or batch_budget(self.net)):
             ids, mask = pad([encoded[i].ids for i in batch], filler, self.net.device)
             found[batch] = self.net(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0].float().cpu().numpy()
         return found
