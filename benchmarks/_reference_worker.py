@@ -77,7 +77,7 @@ def answer(request):
         found = radgraph(request["radgraph"], request["kind"]).radgraph(request["texts"])
         return [found[str(i)]["entities"] for i in range(len(request["texts"]))]
     if what == "f1chexbert":
-        return chexbert()(hyps=said, refs=true)[1]["micro avg"]["f1-score"]
+        return chexbert()(hyps=said, refs=true)[2]["micro avg"]["f1-score"]
     if what == "f1radgraph":
         return [float(x) for x in radgraph(request["radgraph"], request["kind"])(hyps=said, refs=true)[0]]
     if what == "bertscore":

@@ -88,6 +88,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=Path("weights"))
     parser.add_argument("--data", type=Path, default=BESIDE)
     parser.add_argument("--systems", nargs="+", default=["iu_qwen_beam3_382", "iu_logp_select_382"], choices=CASES)
+    parser.add_argument("--pairs", type=int, help="the first so many reports only, for a quick look")
     asked = parser.parse_args()
     reason = missing(asked.python, asked.weights, asked.data)
     if reason is not None:
@@ -106,7 +107,10 @@ def main() -> None:
             ours(*few, Resources(Store(work / "warm"), settings))
             theirs(both, *few)
             for number, name in enumerate(asked.systems):
-                said, true = case(name, asked.data)
+                # A line break inside a text is more than the package's way of talking to METEOR's jar can take.
+                said, true = (
+                    [text.replace("\n", " ") for text in side[: asked.pairs]] for side in case(name, asked.data)
+                )
                 mine = ours(said, true, Resources(Store(work / "store"), settings))
                 spent = theirs(both, said, true)
                 total, least = sum(spent.values()), SECOND if number else COLD

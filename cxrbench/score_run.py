@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from cxrbench import __version__, registry
+from cxrbench.atomic import write_atomic
 from cxrbench.config import cache_dir
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.features.store import Store
+from cxrbench.features.weights import fits
 from cxrbench.metrics.base import ALONE, Context, Corpus, Resources, short_hash
 from cxrbench.scoring import Chosen, Progress, Scored, choose, make_metric, score, texts_hash
-from cxrbench.store import RunFolder, write_atomic
+from cxrbench.store import RunFolder
 from cxrbench.summary import Confidence, speed_entry, summarise
 from cxrbench.tables import Scores, StoredSamples, read_samples, read_scores, write_scores
 from cxrbench.types import Access, Manifest, Prediction, Sample
@@ -80,14 +82,19 @@ def _context_file(run: RunFolder, key: str) -> Path:
     return run.path / "contexts" / f"{_file_name(key)}.json"
 
 
-def stored_contexts(run: RunFolder, chosen: Sequence[Chosen], sources: Sources) -> dict[str, Context]:
-    """Contexts of an earlier scoring, unless the data are at hand or a word list is given for this time."""
+def stored_contexts(
+    run: RunFolder, chosen: Sequence[Chosen], sources: Sources, dataset: str | None
+) -> dict[str, Context]:
+    """Contexts of an earlier scoring, unless the data are at hand or a word list is given for this time.
+
+    One that was made at another precision is not among them.
+    """
     found: dict[str, Context] = {}
     for each in chosen:
         file = _context_file(run, each.metric.key)
         if sources.vocabulary is None and not sources.at_hand and file.exists():
             version, context = _read_context(file)
-            if version == each.metric.version:
+            if version == each.metric.version and fits(context.data, dataset, sources.resources.precision):
                 found[each.metric.key] = context
     return found
 
@@ -339,8 +346,9 @@ def _score_stored(
         vocabulary=sources.vocabulary,
         dataset=manifest.task["dataset"]["name"],
         config=sources.resources.config,
+        precision=sources.resources.precision,
     )
-    contexts = stored_contexts(run, chosen, sources)
+    contexts = stored_contexts(run, chosen, sources, corpus.dataset)
     text = manifest.task["text"]
     known = {}
     for each in chosen:
@@ -405,7 +413,14 @@ def score_pairs(
     """Score texts that are in no run folder (`cxrbench score FILE`)."""
     if not samples:
         raise CxrbenchError("there is nothing to score: the file has no rows", code=Exit.USAGE)
-    corpus = Corpus([s.target for s in samples], sources.train, sources.vocabulary, dataset, sources.resources.config)
+    corpus = Corpus(
+        [s.target for s in samples],
+        sources.train,
+        sources.vocabulary,
+        dataset,
+        sources.resources.config,
+        sources.resources.precision,
+    )
     chosen = choose((), named or DEFAULT_METRICS, optional)
     resources = with_store(sources.resources, dataset)
     scored = score(samples, predictions, chosen, corpus, text, progress, resources=resources)

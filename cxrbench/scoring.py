@@ -172,7 +172,7 @@ def _prepare(
         if reason is None:
             try:
                 known = stored.get(metric.key)
-                usable = known is not None and fits(known.data, corpus.dataset)
+                usable = known is not None and fits(known.data, corpus.dataset, corpus.precision)
                 context = known if known is not None and usable else metric.fit(corpus)
                 reason = _features_ready(metric.needs(context))
             except CxrbenchError as error:

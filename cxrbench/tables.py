@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cxrbench.atomic import replacing
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.metrics.base import Floats, Statistics
-from cxrbench.store import canonical, replacing
+from cxrbench.store import canonical
 from cxrbench.types import Image, Sample
 
 if TYPE_CHECKING:

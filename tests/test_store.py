@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cxrbench.atomic import write_atomic
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.metrics.base import Statistics
-from cxrbench.store import Appender, RunFolder, differences, prediction_row, run_folder, write_atomic
+from cxrbench.store import Appender, RunFolder, differences, prediction_row, run_folder
 from cxrbench.tables import Scores, read_samples, read_scores, write_samples, write_scores
 from cxrbench.types import BatchTiming, Image, Manifest, Prediction, Sample
 
@@ -331,7 +332,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
 STOPPED = """
 import os, signal, sys
 from pathlib import Path
-from cxrbench.store import write_atomic
+from cxrbench.atomic import write_atomic
 def stop(handle):
     print("in", flush=True)
     signal.pause()

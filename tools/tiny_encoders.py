@@ -48,7 +48,7 @@ def _bpe() -> tuple[dict[str, int], list[tuple[str, str]]]:
     return {piece: i for i, piece in enumerate(pieces)}, merges
 
 
-def _byte_level(folder: Path, marks: tuple[str, str], **about: Any) -> int:
+def byte_level(folder: Path, marks: tuple[str, str], **about: Any) -> int:
     """tokenizer.json, vocab.json and merges.txt; returns the number of pieces."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
@@ -91,13 +91,13 @@ def _config(kind: str, folder: Path, layers: int) -> Any:
             max_position_embeddings=POSITIONS, pad_token_id=0,
         )  # fmt: skip
     if kind == "roberta":
-        size = _byte_level(folder, ("<s>", "</s>"), tokenizer_class="RobertaTokenizer")
+        size = byte_level(folder, ("<s>", "</s>"), tokenizer_class="RobertaTokenizer")
         return RobertaConfig(
             **SIZES, num_hidden_layers=layers, vocab_size=size, type_vocab_size=1,
             max_position_embeddings=POSITIONS + 2, pad_token_id=1, bos_token_id=0,
             eos_token_id=2,
         )  # fmt: skip
-    size = _byte_level(folder, ("<s>", "</s>"), tokenizer_class="PreTrainedTokenizerFast")
+    size = byte_level(folder, ("<s>", "</s>"), tokenizer_class="PreTrainedTokenizerFast")
     return ModernBertConfig(
         **SIZES, num_hidden_layers=layers, vocab_size=size, local_attention=16, global_attn_every_n_layers=2,
         max_position_embeddings=POSITIONS, pad_token_id=1, bos_token_id=0, eos_token_id=2,

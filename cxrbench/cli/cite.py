@@ -30,6 +30,8 @@ def cite(run: Annotated[Path, typer.Argument(help="A scored run folder.")]) -> N
     typer.echo("\nSignatures")
     for values in summary["metrics"].values():
         typer.echo(f"  {next(iter(values.values()))['signature']}")
+    for line in _metric_lines(summary):
+        typer.echo(line)
     typer.echo("\nTask and data")
     for citation in dict.fromkeys(" ".join(text.split()) for text in (manifest.task["citation"], dataset.citation)):
         typer.echo(f"  {citation}")
@@ -73,6 +75,23 @@ def _methods(manifest: Manifest, summary: Mapping[str, Any]) -> str:
 def _file_of(manifest: Manifest) -> str:
     """The file whose texts a replayed run holds."""
     return str(manifest.circumstances[-1].get("file", "")) if manifest.circumstances else ""
+
+
+def _metric_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Whom to cite for the scores: each paper once, with the metrics it stands for."""
+    from cxrbench.errors import CxrbenchError
+    from cxrbench.scoring import make_metric
+
+    papers: dict[str, list[str]] = {}
+    for key in summary["metrics"]:
+        try:
+            citation = make_metric(key).citation
+        except CxrbenchError:  # a metric of a package that is not installed here
+            citation = ()
+        for paper in citation:
+            papers.setdefault(paper, []).append(key)
+    lines = [f"  {paper} ({', '.join(keys)})" for paper, keys in papers.items()]
+    return ["\nMetrics", *lines] if lines else []
 
 
 def _weights_lines(summary: Mapping[str, Any]) -> list[str]:

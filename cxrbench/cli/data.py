@@ -192,7 +192,7 @@ _NOTE = "prepared.json"
 def _note(folder: Path, checks: Sequence[Check]) -> None:
     from datetime import UTC, datetime
 
-    from cxrbench.store import write_atomic
+    from cxrbench.atomic import write_atomic
 
     found = [line.found for line in checks if line.item == "index" and line.status == "ok"]
     built = datetime.now(UTC).isoformat(timespec="minutes")

@@ -10,7 +10,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cxrbench.cli import assets, cache, cite, compare, data, doctor, listing, run_command, runs, score
+from cxrbench.cli import (
+    assets,
+    cache,
+    cite,
+    compare,
+    data,
+    doctor,
+    listing,
+    run_command,
+    runs,
+    score,
+    verify,
+)
 from cxrbench.errors import CxrbenchError, Exit
 
 PIPE_CLOSED = 128 + 13
@@ -60,6 +72,7 @@ app.command("doctor")(doctor.doctor)
 app.command("cite")(cite.cite)
 app.add_typer(assets.app, name="assets")
 app.add_typer(cache.app, name="cache")
+app.add_typer(verify.app, name="verify")
 
 
 def _version(wanted: bool) -> None:

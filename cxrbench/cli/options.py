@@ -33,6 +33,9 @@ Metrics = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON, values unrounded.")]
 Replicates = Annotated[int, typer.Option("--replicates", min=0, help="Bootstrap replicates; 0 for no intervals.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of sampling.")]
+Precision = Annotated[
+    str, typer.Option("--precision", help="Of annotators that score: fp32, bf16 (then in signatures).")
+]
 
 
 def roots(
@@ -73,11 +76,18 @@ def load_config(file: Path | None) -> Config:
     return config.load_config(file)
 
 
-def resources(file: Path | None) -> Resources:
-    """What features may use: the settings. Whether there is a store, scoring decides by the data set."""
-    from cxrbench.features.base import Resources
+def resources(file: Path | None, device: str, precision: str) -> Resources:
+    """What features may use: settings, device, precision. Whether there is a store, scoring decides by the data set.
 
-    return Resources(config=load_config(file))
+    Raises:
+        CxrbenchError: there is no such device, or annotators do not run at such a precision.
+    """
+    from cxrbench.features.base import Resources
+    from cxrbench.features.device import check_device, check_precision
+
+    check_device(device)
+    check_precision(precision)
+    return Resources(config=load_config(file), device=device, precision=precision)
 
 
 def metric_names(text: str | None) -> list[str]:

@@ -17,6 +17,7 @@ from cxrbench.errors import CxrbenchError
 
 if TYPE_CHECKING:
     from cxrbench.data.load import TaskData
+    from cxrbench.features.base import Resources
     from cxrbench.models.base import Model, ReadImage
     from cxrbench.plan import Plan
     from cxrbench.spec import TaskSpec
@@ -49,7 +50,9 @@ def run(
     ] = None,
     inputs: Annotated[str, typer.Option("--inputs", help="task: what it offers; image: images alone.")] = "task",
     dtype: Annotated[str, typer.Option("--dtype", help="auto, bf16, fp16, fp32.")] = "auto",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N.")] = "auto",
+    device: Annotated[
+        str, typer.Option("--device", help="Of the model and of annotators: auto, cpu, cuda, cuda:N.")
+    ] = "auto",
     load_format: Annotated[
         str, typer.Option("--load-format", help="dummy: random weights, for speed only; never scored.")
     ] = "auto",
@@ -81,6 +84,7 @@ def run(
         Path | None, typer.Option("--vocabulary", help="Word list for r2gen presets.", show_default=False)
     ] = None,
     replicates: opt.Replicates = 10_000,
+    precision: opt.Precision = "fp32",
     json_output: opt.Json = False,
     reports: opt.Reports = None,
     images: opt.Images = None,
@@ -107,6 +111,7 @@ def run(
     if inputs not in ("task", "image"):
         raise CxrbenchError(f"--inputs cannot be {inputs!r}", fix="task or image")
     roots = opt.roots(reports, images, tables, annotations, demographics)
+    resources = opt.resources(config, device, precision)
     changed = opt.key_values(settings)
     wanted = _wanted(
         (model, task, engine), roots, config, changed, _model_fields(preset, dtype, device, load_format, workers, seed),
@@ -127,7 +132,7 @@ def run(
     if load_format == "dummy":
         _show_speed(folder, json_output=json_output)
         return
-    _score(folder, wanted, names, words, replicates, config, json_output=json_output)
+    _score(folder, wanted, names, words, replicates, resources, json_output=json_output)
 
 
 def _again(resume: Path) -> None:
@@ -209,13 +214,17 @@ def _wanted(
     name, argument = split_name(model_text)
     generation = {k: opt.as_number(v) for k, v in changed.items() if k in Generation.__dataclass_fields__}
     extra = {k: v for k, v in changed.items() if k not in generation}
-    data = TaskData.find(spec, opt.load_config(config), roots)
+    known = opt.load_config(config)
+    data = TaskData.find(spec, known, roots)
     reader, pixels = _reader(data)
     options = ModelOptions(
         argument=argument,
         generation=generation,
         extra={"target": spec.target, **extra},
         read_image=reader,
+        access=spec.access,
+        trusted_endpoints=known.trusted_endpoints,
+        places=known.models.get(name, {}),
         **model_fields,
     )
     model = make_model(name, options, engine)
@@ -303,7 +312,7 @@ def _score(
     named: list[str],
     words: frozenset[str] | None,
     replicates: int,
-    config: Path | None,
+    resources: Resources,
     *,
     json_output: bool,
 ) -> None:
@@ -312,5 +321,5 @@ def _score(
 
     data = wanted.data
     train = (lambda: [sample.target for sample in data.pool]) if data.has_pool else None
-    sources = Sources(train, words, at_hand=True, resources=opt.resources(config))
+    sources = Sources(train, words, at_hand=True, resources=resources)
     finish(folder, named, sources, replicates, json_output=json_output)

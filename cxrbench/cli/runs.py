@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +23,7 @@ app = typer.Typer(help="What was run: list, show.", no_args_is_help=True, rich_m
 @app.command("list")
 def list_all(
     root: Annotated[Path, typer.Argument(help="Folder to look under.")] = Path("runs"),
+    json_output: Annotated[bool, typer.Option("--json", help="Print a list of objects, values unrounded.")] = False,
 ) -> None:
     """List the runs under a folder, each by the path that score and compare take: how far it is, its first scores."""
     from cxrbench.store import list_runs
@@ -29,12 +31,15 @@ def list_all(
     if not root.is_dir() and root != Path("runs"):
         raise CxrbenchError("there is no such folder", where=str(root))
     found = list_runs(root)
+    if json_output:
+        typer.echo(json.dumps([{"run": _shortest(run.path), **_entry(run)} for run in found], indent=2))
+        return
     if not found:
         typer.echo(f"no runs under {root}")
         return
     for run in found:
         typer.echo(_shortest(run.path))
-        typer.echo(f"    {_line(run)}")
+        typer.echo(f"    {_line(_entry(run))}")
 
 
 def _shortest(path: Path) -> str:
@@ -43,32 +48,54 @@ def _shortest(path: Path) -> str:
     return os.path.relpath(there, here) if here in there.parents or here == there else str(there)
 
 
-def _line(run: RunFolder) -> str:
-    """Task, how many samples are answered and scored, the first primary scores, distinct reports; or the damage."""
-    from cxrbench.cli.show import distinct_line, figure
+def _entry(run: RunFolder) -> dict[str, Any]:
+    """Task, model, how many samples are answered and scored, primary scores, distinct reports; or the damage."""
     from cxrbench.score_run import read_summary
 
     try:
         manifest = run.manifest()
-        limit = manifest.identity["limit"]
-        head = f"{manifest.identity['task']['name']}  {answered(run)}/{manifest.n_expected} answered"
-        head += f" (--limit {limit})" if limit is not None else ""
-        if not (run.path / "summary.json").exists():
-            return f"{head}  not scored"
-        summary = read_summary(run)
-        order = [*summary["required"], *summary["metrics"]]  # the task's own first, so that rows can be compared
-        primary = [
-            f"{key} {name} {figure(entry['value'])}"
-            for key in dict.fromkeys(order)
-            for name, entry in summary["metrics"].get(key, {}).items()
-            if entry["primary"]
-        ]
-        scored = f"scored {summary['n']} of {summary['n_expected']}"
-        return "  ".join([head, scored, ", ".join(primary[:3]), distinct_line(summary).partition(",")[0]]).rstrip()
+        identity = manifest.identity
+        entry: dict[str, Any] = {
+            "task": identity["task"]["name"],
+            "model": identity["model"].get("name", ""),
+            "limit": identity["limit"],
+            "answered": answered(run),
+            "n_expected": manifest.n_expected,
+            "scored": None,
+        }
+        if (run.path / "summary.json").exists():
+            summary = read_summary(run)
+            entry |= {"scored": summary["n"], "distinct": summary.get("distinct"), "primary": _primary(summary)}
+        return entry
     except CxrbenchError as error:  # one damaged run does not hide the others
-        return f"{error.what}: {error.where}"
+        return {"error": f"{error.what}: {error.where}"}
     except (KeyError, TypeError, AttributeError, OSError) as error:
-        return f"the manifest or the summary is damaged ({type(error).__name__})"
+        return {"error": f"the manifest or the summary is damaged ({type(error).__name__})"}
+
+
+def _primary(summary: Mapping[str, Any]) -> dict[str, float | None]:
+    """`metric value-name` -> value of the primary scores, the task's own first, so that runs can be compared."""
+    return {
+        f"{key} {name}": entry["value"]
+        for key in dict.fromkeys([*summary["required"], *summary["metrics"]])
+        for name, entry in summary["metrics"].get(key, {}).items()
+        if entry["primary"]
+    }
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    """What `_entry` found, as one line."""
+    from cxrbench.cli.show import distinct_line, figure
+
+    if "error" in entry:
+        return str(entry["error"])
+    head = f"{entry['task']}  {entry['answered']}/{entry['n_expected']} answered"
+    head += f" (--limit {entry['limit']})" if entry["limit"] is not None else ""
+    if entry["scored"] is None:
+        return f"{head}  not scored"
+    scores = [f"{name} {figure(value)}" for name, value in list(entry["primary"].items())[:3]]
+    scored = f"scored {entry['scored']} of {entry['n_expected']}"
+    return "  ".join([head, scored, ", ".join(scores), distinct_line(entry).partition(",")[0]]).rstrip()
 
 
 _SAMPLE = re.compile(rb'\{"sample_id": ("(?:[^"\\]|\\.)*")')

@@ -42,6 +42,8 @@ def score(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write the summary here too.", show_default=False)] = None,
     replicates: opt.Replicates = 10_000,
+    device: Annotated[str, typer.Option("--device", help="Of annotators: auto, cpu, cuda, cuda:N.")] = "auto",
+    precision: opt.Precision = "fp32",
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Accept fewer samples than the task has in full; recorded.")
     ] = False,
@@ -67,6 +69,7 @@ def score(
     named = opt.metric_names(metrics)
     opt.check_scoring(named, replicates)
     roots = opt.roots(reports, images, tables, annotations, demographics)
+    resources = opt.resources(config, device, precision)
     if what.is_dir():
         from cxrbench.store import find_run
 
@@ -82,7 +85,7 @@ def score(
                 raise CxrbenchError(f"{flag} is for predictions files; a run folder knows its own", where=flag)
         check_out(out)
         run = find_run(str(what))
-        sources = Sources(_train_of(run, config, roots), words, resources=opt.resources(config))
+        sources = Sources(_train_of(run, config, roots), words, resources=resources)
         finish(run, named, sources, replicates, json_output=json_output, out=out)
         return
     check_out(out, what)
@@ -102,7 +105,7 @@ def score(
 
         extra["slices"] = opt.metric_names(slices)
         check_slices(extra["slices"], samples, f"--slices {slices}")
-    sources = Sources(extra.pop("train"), words, resources=opt.resources(config))
+    sources = Sources(extra.pop("train"), words, resources=resources)
     summary = _score_texts(samples, predictions, named, sources, replicates, extra)
     _print(summary, out, named, json_output=json_output)
     _exit_code(summary, named)
@@ -193,7 +196,7 @@ def _named_only(summary: Mapping[str, Any], named: list[str]) -> dict[str, Any]:
 
 def _print(summary: Mapping[str, Any], out: Path | None, named: list[str], *, json_output: bool) -> None:
     if out is not None:
-        from cxrbench.store import write_atomic
+        from cxrbench.atomic import write_atomic
 
         write_atomic(out, (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
     if json_output:

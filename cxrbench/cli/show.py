@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -122,8 +123,8 @@ def show_summary(summary: Mapping[str, Any]) -> None:
         out.print(whole(_scores(summary)))
     for line in (*further_lines(summary, out.width), *caution_lines(summary)):
         out.print(line)
-    for key, why in summary["not_scored"].items():
-        out.print(f"not scored: {key}: {why['reason']}" + ("" if why["required"] else " (optional)"))
+    for line in missing_lines(summary["not_scored"], out.width):
+        out.print(line, soft_wrap=True)
     groups = telling_slices(summary)
     if groups and any(_scored_in(entry) for slices in groups.values() for entry in slices.values()):
         out.print()
@@ -268,6 +269,32 @@ def flowing(lead: str, parts: Sequence[str], width: int) -> list[str]:
         else:
             line = f"{line} {piece}"
     return [*lines, line]
+
+
+COMMAND = ": cxrbench "
+"""What stands between a reason and the command that mends it, in the sentences of assets.py."""
+
+
+def missing_lines(not_scored: Mapping[str, Any], width: int) -> list[str]:
+    """What was not scored and why, metrics with one reason together; a command to type is never broken.
+
+    >>> why = {"reason": "needs Java", "required": False}
+    >>> missing_lines({"a": why, "b": why}, 40)
+    ['not scored: a, b (optional): needs Java']
+    """
+    groups: dict[tuple[bool, str], list[str]] = {}
+    for key, why in not_scored.items():
+        groups.setdefault((why["required"], why["reason"]), []).append(key)
+    lines: list[str] = []
+    for (required, reason), keys in groups.items():
+        what, mark, command = reason.partition(COMMAND)
+        said = f"not scored: {', '.join(keys)}{'' if required else ' (optional)'}: {what}{':' if mark else ''}"
+        made = textwrap.wrap(said, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        if mark:
+            fits = len(made[-1]) + 1 + len(f"cxrbench {command}") <= width
+            made = [*made[:-1], f"{made[-1]} cxrbench {command}"] if fits else [*made, f"  cxrbench {command}"]
+        lines += made
+    return lines
 
 
 def caution_lines(summary: Mapping[str, Any]) -> list[str]:

@@ -7,35 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cxrbench.errors import CxrbenchError
+from cxrbench.features.device import pick_device as pick_device
 
 if TYPE_CHECKING:
     import torch
 
 DTYPES = ("auto", "bf16", "fp16", "fp32")
-
-
-def pick_device(name: str) -> str:
-    """Resolve `auto` to cuda where there is a GPU, else cpu; refuse a device that is not there.
-
-    Raises:
-        CxrbenchError: no such device.
-    """
-    import torch
-
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return "cuda:0" if gpus else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise CxrbenchError(f"{name!r} is no device", where="--device", fix="auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise CxrbenchError(f"device {name!r} is not supported", where="--device", fix="auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= gpus:
-        raise CxrbenchError(
-            f"there is no device {name!r}: torch {torch.__version__} sees {gpus} GPUs", where="--device", fix="cpu"
-        )
-    return f"cuda:{device.index or 0}" if device.type == "cuda" else "cpu"
 
 
 def pick_dtype(name: str, device: str) -> str:

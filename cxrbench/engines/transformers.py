@@ -87,6 +87,7 @@ class TransformersEngine:
         self.threads = _threads(options.extra.get("threads"))
         _check(self.load_settings)
         self._network: Network | None = None
+        self._threads_before: int | None = None
         self._clock = devices.Clock([self.device])
         self._lock = threading.Lock()
         self._too_large: int | None = None
@@ -115,25 +116,35 @@ class TransformersEngine:
         """The network, loaded by the first caller; others wait."""
         with self._lock:
             if self._network is None:
-                if self.threads is not None:
-                    import torch
+                import torch
 
+                self._threads_before = torch.get_num_threads()
+                if self.threads is not None:
                     torch.set_num_threads(self.threads)
                 self._network = self.adapter.load(self.load_settings)
                 self._clock = devices.Clock(devices.devices_of(self._network.module))
             return self._network
 
     def close(self) -> None:
-        """Drop the network and give its memory back."""
+        """Drop the network, give its memory back, and torch the threads it had: what comes next may want them."""
         with self._lock:
             self._network = None
+            if self._threads_before is not None:
+                import torch
+
+                torch.set_num_threads(self._threads_before)
+                self._threads_before = None
         devices.release()
 
     def prepare(self, request: Request) -> Prepared:
         """Read the images and make tensors. Thread-safe; what is wrong with one sample is its `failure`."""
+        self.load()
+        return self.read(request)
+
+    def read(self, request: Request) -> Prepared:
+        """`prepare` without the network, which it does not need."""
         from cxrbench.data.images import ImageFailure
 
-        self.load()
         accepted = time.perf_counter()
         if not request.images and not request.inputs:
             return Prepared(request, failure=("no_input", "the sample offers no image and no text to this model"))
@@ -176,7 +187,7 @@ class TransformersEngine:
             if made is not None:
                 answers |= {prediction.sample_id: prediction for prediction in made}
             elif len(part) == 1:
-                answers[part[0].request.sample_id] = _failed(part[0], "engine_error", "out of memory with one sample")
+                answers[part[0].request.sample_id] = failed(part[0], "engine_error", "out of memory with one sample")
             else:
                 middle = (len(part) + 1) // 2
                 waiting.extendleft((part[middle:], part[:middle]))
@@ -235,7 +246,7 @@ class TransformersEngine:
         new = [_cut(row, network.eos) for row in made[:, inputs["input_ids"].shape[1] :].tolist()]
         bad = watch.bad_before([len(tokens) for tokens in new])
         return [
-            _failed(each, "nan_logits", "a NaN or infinite score before the text ended")
+            failed(each, "nan_logits", "a NaN or infinite score before the text ended")
             if broken
             else self._text(each, tokens, network.eos, stages.begin)
             for each, tokens, broken in zip(part, new, bad, strict=True)
@@ -270,7 +281,7 @@ class TransformersEngine:
         options = [self.adapter.encode_option(request, option) for option in request.options]
         scores = score_options(network, ready.encoded, options)
         if not all(score == score and abs(score) != float("inf") for score in scores):
-            return _failed(prepared, "nan_logits", "a NaN or infinite log-probability of an option")
+            return failed(prepared, "nan_logits", "a NaN or infinite log-probability of an option")
         return Prediction(
             sample_id=request.sample_id,
             outcome=OK,
@@ -375,7 +386,8 @@ def _cut(row: Sequence[int], eos: Sequence[int]) -> list[int]:
     return list(row[: min(ends) + 1]) if ends else list(row)
 
 
-def _failed(prepared: Prepared, outcome: str, detail: str) -> Prediction:
+def failed(prepared: Prepared, outcome: str, detail: str) -> Prediction:
+    """A sample without a text: how it ended and why."""
     ready: Ready = prepared.payload
     return Prediction(
         sample_id=prepared.request.sample_id,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.features.device import resolved
 
 if TYPE_CHECKING:
     from cxrbench.config import Config
@@ -45,16 +46,26 @@ class FeatureRequest:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a feature may use besides the texts: the store (None: nothing is kept), the settings, the device."""
+    """What a feature may use besides the texts: the store (None: nothing is kept), the settings, the device.
+
+    `device` is auto, cpu, cuda or cuda:N. `precision` is that of annotators (features/device.py); metrics hear of it in
+    `fit`, so that it is in their signatures.
+    """
 
     store: Store | None = None
     config: Config | None = None
     device: str = "cpu"
+    precision: str = "fp32"
+
+
+def device_of(resources: Resources) -> str:
+    """The device, `auto` resolved: asked only once an annotator runs, because the answer needs torch."""
+    return resources.device if resources.device == "cpu" else resolved(resources.device)
 
 
 def device_kind(resources: Resources) -> str:
     """`cpu` or `cuda`: part of every scope, because their sums differ in the last bits."""
-    return resources.device.partition(":")[0]
+    return device_of(resources).partition(":")[0]
 
 
 ALONE = Resources()
@@ -142,6 +153,23 @@ class PairFeature(Feature):
         return [known[pair] for pair in given]
 
 
+def readable(text: str) -> str:
+    r"""The text with halves of characters, which JSON may hold and no tokenizer takes, as U+FFFD.
+
+    >>> readable("No \ud800 effusion.")
+    'No � effusion.'
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _readable(item: Any) -> Any:
+    return readable(item) if isinstance(item, str) else (readable(item[0]), readable(item[1]))
+
+
 def _text(item: Any) -> str:
     """A text, or a pair of texts as one that no other pair equals."""
     return item if isinstance(item, str) else f"{len(item[0])}\0{item[0]}\0{item[1]}"
@@ -158,7 +186,7 @@ def _known(
     known = {item: feature.unpack(stored[_text(item)]) for item in items if _text(item) in stored}
     missing = [item for item in items if item not in known]
     for block in _blocks(missing):
-        made = feature.annotate(block, settings, resources)
+        made = feature.annotate([_readable(item) for item in block], settings, resources)
         if len(made) != len(block):
             raise CxrbenchError(
                 f"{feature.name}: {len(block)} texts went in, {len(made)} annotations came out",

@@ -39,9 +39,11 @@ def read_weights(file: Path) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CxrbenchError("there is no such file of weights", where=str(file), fix="check the path") from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
         raise CxrbenchError(
-            f"this is no file of weights: {str(error).splitlines()[0]}", where=str(file), fix="fetch it again"
+            f"this is no file of weights: {(str(error) or 'it ends too early').splitlines()[0]}",
+            where=str(file),
+            fix="fetch it again",
         ) from error
 
 
@@ -115,7 +117,12 @@ def load_stock(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     with _quiet():
         try:
             net, info = kind.from_pretrained(
-                str(folder), local_files_only=True, trust_remote_code=False, output_loading_info=True, dtype=dtype
+                str(folder),
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
+                dtype=dtype,
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise CxrbenchError(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from cxrbench.errors import CxrbenchError
 from cxrbench.features import embedded
-from cxrbench.features.base import PairFeature, Resources, device_kind
+from cxrbench.features.base import PairFeature, Resources, device_kind, device_of, readable
 from cxrbench.features.weights import Weights, folders
 
 if TYPE_CHECKING:
@@ -33,9 +33,6 @@ VERSION = 1
 
 LAST = -1
 """As a layer: the last one."""
-
-PRECISION = "float32"
-"""Of weights and arithmetic; part of the key of what is kept."""
 
 
 def prepare(text: str, *, spaces: bool = False) -> str:
@@ -82,7 +79,9 @@ def fit_idf(weights: Weights, references: Sequence[str], *, spaces: bool = False
     from cxrbench.features.bertscore_net import frequencies
 
     place, _ = folders(weights, config)
-    return frequencies(_pieces(str(place), weights.hash), [prepare(text, spaces=spaces) for text in references])
+    return frequencies(
+        _pieces(str(place), weights.hash), [prepare(readable(text), spaces=spaces) for text in references]
+    )
 
 
 class BertScorePairs(PairFeature):
@@ -99,14 +98,8 @@ class BertScorePairs(PairFeature):
 
     def scope(self, settings: Mapping[str, Hashable], resources: Resources) -> str:
         idf = hashlib.sha256(str(settings.get("idf") or "").encode()).hexdigest()[:16] if settings.get("idf") else "no"
-        told = (
-            settings["hash"],
-            settings["layer"],
-            bool(settings.get("spaces")),
-            idf,
-            PRECISION,
-            device_kind(resources),
-        )
+        chosen, spaces = Weights.asked(settings), bool(settings.get("spaces"))
+        told = (chosen.hash, settings["layer"], spaces, idf, chosen.precision, device_kind(resources))
         return "|".join(["bertscore", str(VERSION), *map(str, told)])
 
     def annotate(
@@ -118,11 +111,11 @@ class BertScorePairs(PairFeature):
             CxrbenchError: the weights are not here, or not those that the metric was fitted with.
         """
         spaces, idf, layer = bool(settings.get("spaces")), settings.get("idf"), settings["layer"]
-        chosen = Weights(str(settings["weights"]), str(settings["hash"]))
+        chosen = Weights.asked(settings)
         place, _ = folders(chosen, resources.config)
         if not isinstance(layer, int):
             raise CxrbenchError(f"bertscore: a layer is a whole number, not {layer!r}")
-        encoder = _encoder(str(place), chosen.hash, layer, resources.device)
+        encoder = _encoder(str(place), chosen, layer, device_of(resources))
         table = Idf.unpack(str(idf)).weights(encoder.size) if idf else None
         prepared = [(prepare(said, spaces=spaces), prepare(true, spaces=spaces)) for said, true in pairs]
         return list(encoder.compare(prepared, table))
@@ -135,11 +128,12 @@ class BertScorePairs(PairFeature):
 
 
 @functools.lru_cache(maxsize=2)
-def _encoder(folder: str, chosen: str, layer: int, device: str) -> Encoder:
-    """An encoder, read once per process; `chosen` is the hash of its weights."""
+def _encoder(folder: str, chosen: Weights, layer: int, device: str) -> Encoder:
+    """An encoder, read once per process."""
     from cxrbench.features.bertscore_net import load
+    from cxrbench.features.device import torch_dtype
 
-    return load(folder, layer, device=device)
+    return load(folder, layer, device=device, dtype=torch_dtype(chosen.precision))
 
 
 @functools.lru_cache(maxsize=2)

@@ -150,6 +150,13 @@ def frequencies(pieces: Pieces, texts: Sequence[str]) -> Idf:
     return Idf(len(texts), np.array(ids, np.int64), np.array([counts[i] for i in ids], np.int64))
 
 
+def _from_file(file: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise CxrbenchError("this file holds no tokenizer", where=str(file), fix="fetch it again") from error
+
+
 def read_pieces(folder: str | Path, config: Any = None) -> Pieces:
     """The tokenizer of an encoder's folder: tokenizer.json as it is, else from the files of words.
 
@@ -159,7 +166,7 @@ def read_pieces(folder: str | Path, config: Any = None) -> Pieces:
     place = Path(folder)
     known = config if config is not None else read_config(place)
     file = place / "tokenizer.json"
-    tokenizer = Tokenizer.from_file(str(file)) if file.is_file() else read_tokenizer(place).backend_tokenizer
+    tokenizer = _from_file(file) if file.is_file() else read_tokenizer(place).backend_tokenizer
     tokenizer.no_truncation()
     tokenizer.no_padding()
     marks = tokenizer.encode("").ids

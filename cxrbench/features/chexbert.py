@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cxrbench.data.chexpert import LABELS
 from cxrbench.features import embedded
-from cxrbench.features.base import Resources, TextFeature, device_kind
+from cxrbench.features.base import Resources, TextFeature, device_kind, device_of
 from cxrbench.features.weights import Weights, folders
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ class CheXbertLabels(TextFeature):
         return embedded.torch_missing()
 
     def scope(self, settings: Mapping[str, Hashable], resources: Resources) -> str:
-        return f"chexbert|{VERSION}|{settings['hash']}|fp32|{device_kind(resources)}"
+        chosen = Weights.asked(settings)
+        return f"chexbert|{VERSION}|{chosen.hash}|{chosen.precision}|{device_kind(resources)}"
 
     def annotate(self, texts: Sequence[str], settings: Mapping[str, Hashable], resources: Resources) -> list[Labelled]:
         """Label texts, in order.
@@ -100,9 +101,9 @@ class CheXbertLabels(TextFeature):
         Raises:
             CxrbenchError: the weights are not here, or not those that the metric was fitted with.
         """
-        chosen = Weights(str(settings["weights"]), str(settings["hash"]))
+        chosen = Weights.asked(settings)
         place, bert = folders(chosen, resources.config)
-        found = _labeler(place / WEIGHTS, bert, chosen.hash, resources.device).label(texts)
+        found = _labeler(place / WEIGHTS, bert, chosen, device_of(resources)).label(texts)
         return [Labelled(classes, vector) for classes, vector in zip(found.classes, found.vectors, strict=True)]
 
     def pack(self, annotation: Any) -> bytes:
@@ -117,8 +118,9 @@ WEIGHTS = "chexbert.pth"
 
 
 @functools.lru_cache(maxsize=2)
-def _labeler(file: Path, bert: Path, chosen: str, device: str) -> Labeler:
-    """A labeler, read once per process; `chosen` is the hash of its weights."""
+def _labeler(file: Path, bert: Path, chosen: Weights, device: str) -> Labeler:
+    """A labeler, read once per process."""
     from cxrbench.features.chexbert_net import load
+    from cxrbench.features.device import torch_dtype
 
-    return load(file, bert, device=device)
+    return load(file, bert, device=device, dtype=torch_dtype(chosen.precision))

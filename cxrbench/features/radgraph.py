@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrbench.features import embedded
-from cxrbench.features.base import Resources, TextFeature, device_kind
+from cxrbench.features.base import Resources, TextFeature, device_kind, device_of
 from cxrbench.features.radgraph_text import Annotation
 from cxrbench.features.weights import Weights, folders
 
@@ -36,7 +36,8 @@ class RadGraphAnnotations(TextFeature):
         return embedded.torch_missing()
 
     def scope(self, settings: Mapping[str, Hashable], resources: Resources) -> str:
-        return f"radgraph|{VERSION}|{settings['hash']}|fp32|{device_kind(resources)}"
+        chosen = Weights.asked(settings)
+        return f"radgraph|{VERSION}|{chosen.hash}|{chosen.precision}|{device_kind(resources)}"
 
     def annotate(
         self, texts: Sequence[str], settings: Mapping[str, Hashable], resources: Resources
@@ -46,9 +47,9 @@ class RadGraphAnnotations(TextFeature):
         Raises:
             CxrbenchError: the weights are not here, or not those that the metric was fitted with.
         """
-        chosen = Weights(str(settings["weights"]), str(settings["hash"]))
+        chosen = Weights.asked(settings)
         place, bert = folders(chosen, resources.config)
-        return _annotator(place, bert if bert != place else None, chosen.hash, resources.device).annotate(texts)
+        return _annotator(place, bert if bert != place else None, chosen, device_of(resources)).annotate(texts)
 
     def pack(self, annotation: Any) -> bytes:
         return json.dumps(annotation, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
@@ -59,8 +60,9 @@ class RadGraphAnnotations(TextFeature):
 
 
 @functools.lru_cache(maxsize=2)
-def _annotator(archive: Path, bert: Path | None, chosen: str, device: str) -> RadGraph:
-    """An annotator, read once per process; `chosen` is the hash of its weights."""
+def _annotator(archive: Path, bert: Path | None, chosen: Weights, device: str) -> RadGraph:
+    """An annotator, read once per process."""
+    from cxrbench.features.device import torch_dtype
     from cxrbench.features.radgraph_net import load
 
-    return load(archive, bert, device=device)
+    return load(archive, bert, device=device, dtype=torch_dtype(chosen.precision))

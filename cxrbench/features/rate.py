@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrbench.features import embedded, rate_sentences
-from cxrbench.features.base import ALONE, Pairs, Resources, Sides, TextFeature, device_kind
+from cxrbench.features.base import ALONE, Pairs, Resources, Sides, TextFeature, device_kind, device_of
 from cxrbench.features.weights import Weights, folders
 
 if TYPE_CHECKING:
@@ -33,9 +33,6 @@ LABELS = ("O", *(f"{place}-{kind}" for kind in KINDS for place in "BI"))
 
 MARKS = ("[CLS]", "[SEP]")
 """Pieces that no entity holds."""
-
-PRECISION = "float32"
-"""Of weights and arithmetic; part of the key of what is kept."""
 
 Entity = tuple[str, str]
 """Its words, its kind."""
@@ -110,7 +107,8 @@ class RateEntities(TextFeature):
         return embedded.torch_missing()
 
     def scope(self, settings: Mapping[str, Hashable], resources: Resources) -> str:
-        return f"{self.name}|{VERSION}|{rate_sentences.VERSION}|{settings['hash']}|{PRECISION}|{device_kind(resources)}"
+        chosen, versions = Weights.asked(settings), f"{VERSION}|{rate_sentences.VERSION}"
+        return f"{self.name}|{versions}|{chosen.hash}|{chosen.precision}|{device_kind(resources)}"
 
     def annotate(
         self, texts: Sequence[str], settings: Mapping[str, Hashable], resources: Resources
@@ -120,9 +118,9 @@ class RateEntities(TextFeature):
         Raises:
             CxrbenchError: the weights are not here, or not those that the metric was fitted with.
         """
-        chosen = _chosen(settings)
+        chosen = Weights.asked(settings)
         place, _ = folders(chosen, resources.config)
-        return _finder(str(place), chosen.hash, resources.device).find(texts)
+        return _finder(str(place), chosen, device_of(resources)).find(texts)
 
     def pack(self, annotation: Any) -> bytes:
         return json.dumps(annotation, ensure_ascii=False).encode("utf-8", "surrogatepass")
@@ -143,7 +141,8 @@ class RateEmbeddings(TextFeature):
         return embedded.torch_missing()
 
     def scope(self, settings: Mapping[str, Hashable], resources: Resources) -> str:
-        return f"{self.name}|{VERSION}|{settings['hash']}|{PRECISION}|{device_kind(resources)}"
+        chosen = Weights.asked(settings)
+        return f"{self.name}|{VERSION}|{chosen.hash}|{chosen.precision}|{device_kind(resources)}"
 
     def annotate(
         self, texts: Sequence[str], settings: Mapping[str, Hashable], resources: Resources
@@ -153,9 +152,9 @@ class RateEmbeddings(TextFeature):
         Raises:
             CxrbenchError: the weights are not here, or not those that the metric was fitted with.
         """
-        chosen = _chosen(settings)
+        chosen = Weights.asked(settings)
         place, _ = folders(chosen, resources.config)
-        return list(_encoder(str(place), chosen.hash, resources.device).encode(texts))
+        return list(_encoder(str(place), chosen, device_of(resources)).encode(texts))
 
     def pack(self, annotation: Any) -> bytes:
         return np.asarray(annotation, "<f4").tobytes()
@@ -182,21 +181,19 @@ def entities_of(said: Sequence[Entity], at: Mapping[str, int], table: NDArray[np
     return Entities(kinds, np.array([at[words] for words, _ in said], np.intp), table)
 
 
-def _chosen(settings: Mapping[str, Hashable]) -> Weights:
-    return Weights(str(settings["weights"]), str(settings["hash"]))
-
-
 @functools.lru_cache(maxsize=1)
-def _finder(folder: str, chosen: str, device: str) -> Finder:
-    """RaTE-NER, read once per process; `chosen` is the hash of its weights."""
+def _finder(folder: str, chosen: Weights, device: str) -> Finder:
+    """RaTE-NER, read once per process."""
+    from cxrbench.features.device import torch_dtype
     from cxrbench.features.rate_net import load_finder
 
-    return load_finder(folder, device=device)
+    return load_finder(folder, device=device, dtype=torch_dtype(chosen.precision))
 
 
 @functools.lru_cache(maxsize=1)
-def _encoder(folder: str, chosen: str, device: str) -> Encoder:
-    """BioLORD, read once per process; `chosen` is the hash of its weights."""
+def _encoder(folder: str, chosen: Weights, device: str) -> Encoder:
+    """BioLORD, read once per process."""
+    from cxrbench.features.device import torch_dtype
     from cxrbench.features.rate_net import load_encoder
 
-    return load_encoder(folder, device=device)
+    return load_encoder(folder, device=device, dtype=torch_dtype(chosen.precision))

@@ -121,6 +121,11 @@ class Store:
             what, fix = "another process has been writing the feature store", "wait for it, then repeat the command"
         elif "readonly" in said or "unable to open" in said:
             what, fix = "the feature store cannot be written", "XDG_CACHE_HOME=DIR of a folder that can be written"
+        elif "I/O" in said:
+            what = (
+                f"the file system refused to read or write the feature store ({said}): full, over a quota, or failing"
+            )
+            fix = "free space or check the disk, then repeat the same command"
         else:
             what = f"the feature store is damaged ({said})"
             fix = "cxrbench cache purge, which costs nothing but annotating again"

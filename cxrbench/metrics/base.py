@@ -26,6 +26,7 @@ from cxrbench.features.base import Resources as Resources
 
 if TYPE_CHECKING:
     from cxrbench.config import Config
+    from cxrbench.verified import Subject
 
 Floats = NDArray[np.float64]
 
@@ -40,7 +41,8 @@ class Corpus:
 
     `train` gives the reference texts of the task's train split (None: not known here). `vocabulary` is a word list
     the user gave by `--vocabulary`. `dataset` is the data set's name, None for a bare file. `config` are the settings,
-    which say where weights lie (None: those of the working directory and the user).
+    which say where weights lie (None: those of the working directory and the user). `precision` is what annotators
+    compute at (features/device.py).
     """
 
     references: Sequence[str]
@@ -48,6 +50,7 @@ class Corpus:
     vocabulary: frozenset[str] | None = None
     dataset: str | None = None
     config: Config | None = None
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +108,9 @@ class Metric(ABC):
     """Base of all metrics; a metric is one subclass in one file, `name` = file = registry name.
 
     Class attributes: `name`; `version` (goes up whenever a value could move); `presets`, named conventions with one
-    line each; `default_preset`; `values`, the numbers it publishes; `scope` "sample" or "pair"; `additive` False where
-    a value is no function of sums and `value_weighted` is implemented instead.
+    line each; `default_preset`; `values`, the numbers it publishes; `citation`, whom to cite for it (empty: nobody);
+    `scope` "sample" or "pair"; `additive` False where a value is no function of sums and `value_weighted` is
+    implemented instead.
     """
 
     name: ClassVar[str]
@@ -114,6 +118,7 @@ class Metric(ABC):
     presets: ClassVar[Mapping[str, str]]
     default_preset: ClassVar[str]
     values: ClassVar[Mapping[str, Value]]
+    citation: ClassVar[tuple[str, ...]] = ()
     scope: ClassVar[Literal["sample", "pair"]] = "sample"
     additive: ClassVar[bool] = True
 
@@ -167,6 +172,10 @@ class Metric(ABC):
     def fitted(self, context: Context) -> tuple[tuple[str, str], ...]:
         """Parts of the signature that `fit` decided: by default the hash of what was learnt."""
         return (("fit", context.hash),) if context.hash else ()
+
+    def subject(self, context: Context) -> Subject | None:
+        """What `cxrbench verify metric` remembers an outcome for; None where no weights are read."""
+        return None
 
     def signature(self, context: Context, text: str) -> str:
         """Everything that could change the number, as key:value pairs joined by bars, version last.

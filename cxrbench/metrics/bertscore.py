@@ -15,8 +15,10 @@ import numpy as np
 from cxrbench.data.phantom import Phantom
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.features import bertscore, embedded
-from cxrbench.features.weights import EMBEDDED, Weights, choose, signed
+from cxrbench.features.weights import EMBEDDED, choose, signed, subject_of
 from cxrbench.metrics.base import Context, Corpus, FeatureRequest, Floats, Metric, Pairs, Statistics, Value, ratio
+from cxrbench.metrics.learned import request
+from cxrbench.verified import Subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class BertScore(Metric):
     name = "bertscore"
     presets: ClassVar[Mapping[str, str]] = {name: each.about for name, each in CONVENTIONS.items()}
     default_preset = "rexrank"
+    citation = ("Zhang et al., BERTScore: Evaluating Text Generation with BERT, ICLR 2020",)
     values: ClassVar[Mapping[str, Value]] = {
         "f1": Value(True, (None, 1.0), primary=True),
         "precision": Value(True, (None, 1.0)),
@@ -116,7 +119,7 @@ class BertScore(Metric):
                 fix=f"--metrics {self.name}:tiny",
                 code=Exit.UNDECIDED,
             )
-        weights = choose(rule.asset, corpus.dataset, corpus.config)
+        weights = choose(rule.asset, corpus.dataset, corpus.config, corpus.precision)
         data: dict[str, Any] = {"weights": weights.as_data()}
         if rule.idf:
             data["idf"] = bertscore.fit_idf(weights, corpus.references, spaces=rule.spaces, config=corpus.config).pack()
@@ -126,16 +129,9 @@ class BertScore(Metric):
         return (self._request(context),)
 
     def _request(self, context: Context) -> FeatureRequest:
-        weights = Weights.of(context.data["weights"])
         rule = self.convention
-        settings = (
-            ("weights", weights.name),
-            ("hash", weights.hash),
-            ("layer", rule.layer),
-            ("spaces", rule.spaces),
-            ("idf", context.data.get("idf")),
-        )
-        return FeatureRequest("bertscore", settings)
+        further = (("layer", rule.layer), ("spaces", rule.spaces), ("idf", context.data.get("idf")))
+        return request("bertscore", context, *further)
 
     def statistics(self, pairs: Pairs, features: Mapping[FeatureRequest, Any], context: Context) -> Statistics:
         found = np.array(features[self._request(context)], np.float64).reshape(-1, 3)
@@ -160,7 +156,10 @@ class BertScore(Metric):
             *((("spaces", "one"),) if rule.spaces else ()),
         )
 
+    def subject(self, context: Context) -> Subject | None:
+        return subject_of(self.name, f"bertscore.{bertscore.VERSION}|v:{self.version}", context.data)
+
     def fitted(self, context: Context) -> tuple[tuple[str, str], ...]:
         """The weights, and the hash of the idf weights where there are any."""
         learnt = (("fit", context.hash),) if "idf" in context.data else ()
-        return (*learnt, *signed(context.data))
+        return (*learnt, *signed(context.data, self.subject(context)))

@@ -39,6 +39,7 @@ class Bleu(Metric):
         "radeval": "what RadEval prints as bleu: the same number as raw (bleu_4)",
     }
     default_preset = "raw"
+    citation = ("Papineni et al., BLEU: a Method for Automatic Evaluation of Machine Translation, ACL 2002",)
     values: ClassVar[Mapping[str, Value]] = {
         f"bleu_{order}": Value(True, (0.0, 1.0), primary=order == ORDERS) for order in range(1, ORDERS + 1)
     }

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from cxrbench.data.chexpert import LABELS
 from cxrbench.features import chexbert, embedded
-from cxrbench.features.weights import Weights, choose, signed
+from cxrbench.features.weights import signed, subject_of
 from cxrbench.metrics.base import Context, Corpus, FeatureRequest, Floats, Metric, Pairs, Statistics, Value
 from cxrbench.metrics.label_f1 import slug
+from cxrbench.metrics.learned import fit_weights, request
+from cxrbench.verified import Subject
 
 FIVE = tuple(
     LABELS.index(name) for name in ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
@@ -63,6 +65,10 @@ class CheXbertF1(Metric):
     name = "chexbert-f1"
     presets: ClassVar[Mapping[str, str]] = {name: rule.about for name, rule in RULES.items()}
     default_preset = "miura"
+    citation = (
+        "Smit et al., CheXbert: Combining Automatic Labelers and Expert Annotations for Accurate "
+        "Radiology Report Labeling Using BERT, EMNLP 2020",
+    )
     values: ClassVar[Mapping[str, Value]] = {
         **{
             f"{average}_{what}_{scope}": Value(True, (0.0, 1.0))
@@ -95,7 +101,7 @@ class CheXbertF1(Metric):
         Raises:
             CxrbenchError: they are not here; names the command that brings them.
         """
-        return Context.of({"weights": choose("chexbert", corpus.dataset, corpus.config).as_data()})
+        return fit_weights("chexbert", corpus)
 
     def needs(self, context: Context) -> tuple[FeatureRequest, ...]:
         return (labels_request(context),)
@@ -132,8 +138,11 @@ class CheXbertF1(Metric):
         doubt = dict.fromkeys((words[self.rule.pooled], words[self.rule.examples]))
         return (("uncertain", "/".join(doubt)), ("labeler", f"chexbert.{chexbert.VERSION}"))
 
+    def subject(self, context: Context) -> Subject | None:
+        return subject_of(self.name, f"chexbert.{chexbert.VERSION}|v:{self.version}", context.data)
+
     def fitted(self, context: Context) -> tuple[tuple[str, str], ...]:
-        return signed(context.data)
+        return signed(context.data, self.subject(context))
 
 
 def _as_primary(value: Value, primary: bool) -> Value:
@@ -142,8 +151,7 @@ def _as_primary(value: Value, primary: bool) -> Value:
 
 def labels_request(context: Context) -> FeatureRequest:
     """The labels of both sides by the weights the metric was fitted with."""
-    weights = Weights.of(context.data["weights"])
-    return FeatureRequest("chexbert", (("weights", weights.name), ("hash", weights.hash)))
+    return request("chexbert", context)
 
 
 def _classes(labels: Sequence[Any]) -> NDArray[np.int8]:

@@ -42,6 +42,7 @@ class Cider(Metric):
         "r2gen-mimic": "as raw on R2Gen's MIMIC-CXR texts: both cleaned, references with <unk> and cut at 99 tokens",
     }
     default_preset = "raw"
+    citation = ("Vedantam et al., CIDEr: Consensus-based Image Description Evaluation, CVPR 2015",)
     values: ClassVar[Mapping[str, Value]] = {"cider": Value(True, (0.0, 10.0), primary=True)}
 
     def ready(self) -> str | None:

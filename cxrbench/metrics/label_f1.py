@@ -17,7 +17,7 @@ from cxrbench.data import phantom_world
 from cxrbench.data.chexpert import LABELS
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.features import chexbert, embedded, phantom_labels
-from cxrbench.features.weights import EMBEDDED, Weights, choose, signed
+from cxrbench.features.weights import EMBEDDED, signed
 from cxrbench.metrics.base import (
     SCORED,
     SKIPPED,
@@ -31,6 +31,7 @@ from cxrbench.metrics.base import (
     Value,
     ratio,
 )
+from cxrbench.metrics.learned import fit_weights, request
 
 NO_FINDING = LABELS.index("No Finding")
 
@@ -114,7 +115,7 @@ class LabelF1(Metric):
         bound = self.convention.dataset
         if self.convention.asset is not None:
             embedded.require_phantom(corpus.dataset, EMBEDDED[self.convention.asset])
-            return Context.of({"weights": choose(self.convention.asset, corpus.dataset, corpus.config).as_data()})
+            return fit_weights(self.convention.asset, corpus)
         if bound is not None and corpus.dataset != bound:
             given = f"of the data set {corpus.dataset!r}" if corpus.dataset else "of no known data set"
             raise CxrbenchError(
@@ -133,8 +134,7 @@ class LabelF1(Metric):
         labeler = self.convention.labeler
         if self.convention.asset is None:
             return labeler
-        weights = Weights.of(context.data["weights"])
-        return FeatureRequest(labeler.name, (*labeler.settings, ("weights", weights.name), ("hash", weights.hash)))
+        return request(labeler.name, context, *labeler.settings)
 
     def statistics(self, pairs: Pairs, features: Mapping[FeatureRequest, Any], context: Context) -> Statistics:
         rule = self.convention

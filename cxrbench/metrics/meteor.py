@@ -93,6 +93,10 @@ class Meteor(Metric):
         "r2gen-mimic": "on R2Gen's MIMIC-CXR texts: both cleaned, references with <unk> and cut at 99 tokens",
     }
     default_preset = "raw"
+    citation = (
+        "Denkowski and Lavie, Meteor Universal: Language Specific Translation Evaluation for Any Target "
+        "Language, WMT 2014",
+    )
     values: ClassVar[Mapping[str, Value]] = {"meteor": Value(True, (0.0, 1.0), primary=True)}
 
     def __init__(self, preset: str | None = None) -> None:

@@ -71,6 +71,7 @@ class RadCliQ(Metric):
         "v0": "RadCliQ-v0; lower is better",
     }
     default_preset = "v1"
+    citation = tuple(dict.fromkeys((*SembScore.citation, *RadGraphF1.citation, *BertScore.citation)))
     values: ClassVar[Mapping[str, Value]] = {
         "radcliq": Value(False, (None, None), primary=True),
         "inverse_mean": Value(None, (None, None), interval=False),
@@ -128,15 +129,21 @@ class RadCliQ(Metric):
         return {"radcliq": mean, "inverse_mean": inverse, **rest}
 
     def fitted(self, context: Context) -> tuple[tuple[str, str], ...]:
-        """The components: preset, settings, weights and version of each, and the version of BLEU-2."""
+        """The components: preset, settings, weights and version of each, and the version of BLEU-2.
+
+        It is verified where its three learned components are; the mix itself is arithmetic on published figures.
+        """
         if not context.data:
             return ()
         parts: list[tuple[str, str]] = []
+        verified = []
         for name, (metric, own) in self._fitted(context).items():
-            given = [*metric.settings(), *((key, value) for key, value in metric.fitted(own) if key != "verified")]
+            fitted = dict(metric.fitted(own))
+            verified.append(fitted.pop("verified") == "yes")
+            given = [*metric.settings(), *fitted.items()]
             told = [metric.preset, *(f"{key}={value}" for key, value in given), f"v={metric.version}"]
             parts.append((name, ",".join(told)))
-        return (*parts, ("bleu", "2,lower,smoothed"), ("verified", "no"))
+        return (*parts, ("bleu", "2,lower,smoothed"), ("verified", "yes" if all(verified) else "no"))
 
 
 SMOOTHED = 0.1

@@ -15,8 +15,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cxrbench.features import embedded, radgraph
-from cxrbench.features.weights import Weights, choose, signed
+from cxrbench.features.weights import signed, subject_of
 from cxrbench.metrics.base import Context, Corpus, FeatureRequest, Floats, Metric, Pairs, Statistics, Value, ratio
+from cxrbench.metrics.learned import fit_weights, request
+from cxrbench.verified import Subject
 
 Annotation = Mapping[str, Any]
 """RadGraph's JSON form of one report: `entities` by number, each with tokens, label and relations."""
@@ -85,6 +87,12 @@ class RadGraphF1(Metric):
     name = "radgraph-f1"
     presets: ClassVar[Mapping[str, str]] = {name: each.about for name, each in CONVENTIONS.items()}
     default_preset = "partial"
+    citation = (
+        "Jain et al., RadGraph: Extracting Clinical Entities and Relations from Radiology Reports, "
+        "NeurIPS Datasets and Benchmarks 2021",
+        "Delbrouck et al., Improving the Factual Correctness of Radiology Report Generation with Semantic "
+        "Rewards, Findings of EMNLP 2022",
+    )
     values: ClassVar[Mapping[str, Value]] = {
         "f1": Value(True, (0.0, 1.0), primary=True),
         "precision": Value(True, (0.0, 1.0)),
@@ -105,7 +113,7 @@ class RadGraphF1(Metric):
         Raises:
             CxrbenchError: they are not here; names the command that brings them.
         """
-        return Context.of({"weights": choose(self.convention.asset, corpus.dataset, corpus.config).as_data()})
+        return fit_weights(self.convention.asset, corpus)
 
     def needs(self, context: Context) -> tuple[FeatureRequest, ...]:
         return (annotation_request(context),)
@@ -131,14 +139,16 @@ class RadGraphF1(Metric):
         case = "folded" if rule.folded else "released"
         return (("level", rule.level), ("case", case), ("annotator", f"radgraph.{radgraph.VERSION}"))
 
+    def subject(self, context: Context) -> Subject | None:
+        return subject_of(self.name, f"radgraph.{radgraph.VERSION}|v:{self.version}", context.data)
+
     def fitted(self, context: Context) -> tuple[tuple[str, str], ...]:
-        return signed(context.data)
+        return signed(context.data, self.subject(context))
 
 
 def annotation_request(context: Context) -> FeatureRequest:
     """The annotations of both sides by the weights the metric was fitted with."""
-    weights = Weights.of(context.data["weights"])
-    return FeatureRequest("radgraph", (("weights", weights.name), ("hash", weights.hash)))
+    return request("radgraph", context)
 
 
 NOTHING = (0.0, 0.0, 0.0)

@@ -16,8 +16,9 @@ import numpy as np
 
 from cxrbench.features import embedded, rate, rate_sentences
 from cxrbench.features.rate import KINDS, Entities
-from cxrbench.features.weights import Weights, choose
+from cxrbench.features.weights import Weights, choose, reduced, subject_of, told
 from cxrbench.metrics.base import Context, Corpus, FeatureRequest, Floats, Metric, Pairs, Statistics, Value, ratio
+from cxrbench.verified import Subject
 
 NER, ENCODER = "rate-ner", "biolord"
 """Assets."""
@@ -81,6 +82,7 @@ class RateScore(Metric):
     name = "ratescore"
     presets: ClassVar[Mapping[str, str]] = {name: each.about for name, each in AFFINITIES.items()}
     default_preset = "long"
+    citation = ("Zhao et al., RaTEScore: A Metric for Radiology Report Generation, EMNLP 2024",)
     values: ClassVar[Mapping[str, Value]] = {
         "ratescore": Value(True, (None, None), primary=True),
         "without_entities": Value(None, (0.0, 1.0)),
@@ -95,13 +97,13 @@ class RateScore(Metric):
         Raises:
             CxrbenchError: they are not here, or the data set is phantom, which they do not read.
         """
-        return Context.of({asset: choose(asset, corpus.dataset, corpus.config).as_data() for asset in (NER, ENCODER)})
+        chosen = {
+            asset: choose(asset, corpus.dataset, corpus.config, corpus.precision).as_data() for asset in (NER, ENCODER)
+        }
+        return Context.of(chosen)
 
     def needs(self, context: Context) -> tuple[FeatureRequest, ...]:
-        finder, encoder = (
-            (("weights", context.data[asset]["name"]), ("hash", context.data[asset]["hash"]))
-            for asset in (NER, ENCODER)
-        )
+        finder, encoder = (Weights.of(context.data[asset]).settings for asset in (NER, ENCODER))
         return (FeatureRequest("rate-embeddings", (*encoder, ("entities", finder))),)
 
     def statistics(self, pairs: Pairs, features: Mapping[FeatureRequest, Any], context: Context) -> Statistics:
@@ -119,12 +121,16 @@ class RateScore(Metric):
     def settings(self) -> tuple[tuple[str, str], ...]:
         return (("entities", f"rate.{rate.VERSION}"), ("sentences", f"pyrush.{rate_sentences.VERSION}"))
 
+    def subject(self, context: Context) -> Subject | None:
+        code = f"rate.{rate.VERSION}+pyrush.{rate_sentences.VERSION}|v:{self.version}"
+        return subject_of(self.name, code, context.data, NER, ENCODER)
+
     def fitted(self, context: Context) -> tuple[tuple[str, str], ...]:
         """The weights of both networks."""
         if not context.data:
             return ()
         tags = "+".join(Weights.of(context.data[asset]).tag for asset in (NER, ENCODER))
-        return (("weights", tags), ("verified", "no"))
+        return (("weights", tags), *reduced(context.data), ("verified", told(self.subject(context))))
 
 
 def score(said: Entities, true: Entities, affinity: Affinity) -> float | None:

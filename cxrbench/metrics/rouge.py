@@ -46,6 +46,7 @@ class RougeL(Metric):
         "radeval": "what RadEval prints as rouge: rouge_score with Porter stems (needs nltk); with ROUGE-1, -2",
     }
     default_preset = "raw"
+    citation = ("Lin, ROUGE: A Package for Automatic Evaluation of Summaries, Text Summarization Branches Out, 2004",)
     values: ClassVar[Mapping[str, Value]] = {"rouge_l": Value(True, (0.0, 1.0), primary=True)}
 
     def __init__(self, preset: str | None = None) -> None:

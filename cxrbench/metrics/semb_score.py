@@ -12,9 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cxrbench.features import chexbert, embedded
-from cxrbench.features.weights import choose, signed
+from cxrbench.features.weights import signed, subject_of
 from cxrbench.metrics.base import Context, Corpus, FeatureRequest, Floats, Metric, Pairs, Statistics, Value, ratio
 from cxrbench.metrics.chexbert_f1 import labels_request
+from cxrbench.metrics.learned import fit_weights
+from cxrbench.verified import Subject
 
 
 class SembScore(Metric):
@@ -26,6 +28,12 @@ class SembScore(Metric):
     name = "semb-score"
     presets: ClassVar[Mapping[str, str]] = {"chexbert": "cosine of CheXbert's [CLS] vectors, 512 tokens"}
     default_preset = "chexbert"
+    citation = (
+        "Smit et al., CheXbert: Combining Automatic Labelers and Expert Annotations for Accurate "
+        "Radiology Report Labeling Using BERT, EMNLP 2020",
+        "Yu et al., Evaluating progress in automatic chest X-ray radiology report generation, Patterns "
+        "4(9):100802, 2023",
+    )
     values: ClassVar[Mapping[str, Value]] = {"semb_score": Value(True, (-1.0, 1.0), primary=True)}
 
     def ready(self) -> str | None:
@@ -37,7 +45,7 @@ class SembScore(Metric):
         Raises:
             CxrbenchError: they are not here; names the command that brings them.
         """
-        return Context.of({"weights": choose("chexbert", corpus.dataset, corpus.config).as_data()})
+        return fit_weights("chexbert", corpus)
 
     def needs(self, context: Context) -> tuple[FeatureRequest, ...]:
         return (labels_request(context),)
@@ -54,8 +62,11 @@ class SembScore(Metric):
     def settings(self) -> tuple[tuple[str, str], ...]:
         return (("labeler", f"chexbert.{chexbert.VERSION}"),)
 
+    def subject(self, context: Context) -> Subject | None:
+        return subject_of(self.name, f"chexbert.{chexbert.VERSION}|v:{self.version}", context.data)
+
     def fitted(self, context: Context) -> tuple[tuple[str, str], ...]:
-        return signed(context.data)
+        return signed(context.data, self.subject(context))
 
 
 def cosine(a: Any, b: Any) -> float:

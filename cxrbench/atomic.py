@@ -1,0 +1,99 @@
+"""Files that are whole or not there: written beside their place, forced to disk, then renamed.
+
+Touches errors and privacy.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.privacy import hold, private_file, private_folder, remove_left
+
+
+def disk_error(error: OSError, path: Path) -> CxrbenchError:
+    """One sentence for what a file system refused."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what, fix = "the disk is full; everything written so far is kept", "free space and repeat the same command"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        what, fix = "the folder cannot be written", "`run --out DIR` in a writable folder, or copy the run into one"
+    else:
+        what, fix = f"a file cannot be written: {error.strerror}", "cxrbench doctor"
+    return CxrbenchError(what, where=str(path), fix=fix, code=Exit.INFRASTRUCTURE)
+
+
+def sync_folder(folder: Path) -> None:
+    """Force the names in a folder to disk: without that a power loss takes back a rename or a new file."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot sync folders
+            raise
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` when the block ends: a reader sees the old one or the new one, whole.
+
+    It is its owner's alone. Until then it has a name of its own in the same folder, and goes if the block fails; one
+    that a killed process left goes with the next write of the same file.
+
+    Raises:
+        CxrbenchError: the disk is full or refuses; `path` is as it was.
+    """
+    part = path
+    try:
+        private_folder(path.parent)
+        for left in unfinished(path):
+            remove_left(left)
+        part, file = _begin(path)
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            part.replace(path)
+        sync_folder(path.parent)
+    except BaseException as error:
+        if part != path:
+            with suppress(OSError):  # on a disk gone read-only the first error is the one to tell
+                part.unlink()
+        if isinstance(error, OSError):
+            raise disk_error(error, path) from error
+        raise
+
+
+_NAME, _UNIQUE = 50, 16
+"""Of the name of an unfinished file: characters of the name it will have (they fit, whatever they are), and hex digits
+that make it its own."""
+
+
+def unfinished(path: Path) -> list[Path]:
+    """Files that `replacing` has begun for `path`, by processes at work or killed."""
+    return list(path.parent.glob(f".{glob.escape(path.name[:_NAME])}.cxrbench-{'[0-9a-f]' * _UNIQUE}.part"))
+
+
+def _begin(path: Path) -> tuple[Path, BinaryIO]:
+    """A new file in the folder of `path`, held so that nobody takes it for a leftover."""
+    while True:
+        part = path.with_name(f".{path.name[:_NAME]}.cxrbench-{secrets.token_hex(_UNIQUE // 2)}.part")
+        file = open(part, "xb", opener=private_file)  # noqa: SIM115 - closed by `replacing`
+        hold(file.fileno())
+        if os.fstat(file.fileno()).st_nlink:
+            return part, file
+        file.close()  # in the moment before it was held, another process took it for a leftover
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old one or the new one, never half of it; see `replacing`."""
+    with replacing(path) as file:
+        file.write(data)
