@@ -6,12 +6,16 @@ each other. Samples scored in only one of two runs are left out of the pair and 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cxrbench.data.samples import clusters_of
 from cxrbench.errors import CxrbenchError, Exit
-from cxrbench.metrics.base import comparable
+from cxrbench.metrics.base import Floats, Metric, comparable
 from cxrbench.score_run import load_scores, read_summary
 from cxrbench.scoring import Scored
 from cxrbench.stats import Table, difference, point
@@ -19,6 +23,33 @@ from cxrbench.stats_tests import holm, minimum_detectable_effect, paired_bootstr
 from cxrbench.store import RunFolder, differences
 from cxrbench.summary import Confidence, number, unanswered
 from cxrbench.tables import read_samples
+from cxrbench.types import Sample
+
+SAME = 1e-12
+"""Two values of one sample closer than this are a tie."""
+
+
+SHARED = ("task", "data", "inputs", "limit", "images")
+"""Parts of an identity that must be equal before two runs may stand beside each other."""
+
+
+def check_same_question(old: Mapping[str, Any], new: Mapping[str, Any], where: str) -> None:
+    """Refuse two identities of runs that did not answer the same question.
+
+    How images were read counts where both runs read them.
+
+    Raises:
+        CxrbenchError: task, data, inputs, limit or images differ; each difference is listed.
+    """
+    keys = [key for key in SHARED if key != "images" or (old.get(key) and new.get(key))]
+    changed = differences({k: old.get(k) for k in keys}, {k: new.get(k) for k in keys})
+    if changed:
+        raise CxrbenchError(
+            "the runs cannot be compared, they differ in:\n    " + "\n    ".join(changed),
+            where=where,
+            fix="repeat one of them with the settings of the other",
+            code=Exit.UNDECIDED,
+        )
 
 
 def check_comparable(baseline: RunFolder, candidate: RunFolder) -> None:
@@ -27,16 +58,9 @@ def check_comparable(baseline: RunFolder, candidate: RunFolder) -> None:
     Raises:
         CxrbenchError: task, data, inputs or limit differ (each difference is listed), or a run is not complete.
     """
-    shared = ("task", "data", "inputs", "limit")
-    old, new = baseline.manifest().identity, candidate.manifest().identity
-    changed = differences({k: old.get(k) for k in shared}, {k: new.get(k) for k in shared})
-    if changed:
-        raise CxrbenchError(
-            "the runs cannot be compared, they differ in:\n    " + "\n    ".join(changed),
-            where=f"{baseline.path} and {candidate.path}",
-            fix="repeat one of them with the settings of the other",
-            code=Exit.UNDECIDED,
-        )
+    check_same_question(
+        baseline.manifest().identity, candidate.manifest().identity, f"{baseline.path} and {candidate.path}"
+    )
     for run in (baseline, candidate):
         missing = unanswered(read_summary(run))
         if missing:
@@ -46,8 +70,8 @@ def check_comparable(baseline: RunFolder, candidate: RunFolder) -> None:
             )  # fmt: skip
 
 
-def _aligned(baseline: RunFolder, candidate: RunFolder) -> tuple[list[str], list[int]]:
-    """Clusters in the baseline's order of samples, and where each of its samples stands in the candidate.
+def _aligned(baseline: RunFolder, candidate: RunFolder) -> tuple[tuple[Sample, ...], list[int]]:
+    """The baseline's samples in its order, and where each of them stands in the candidate.
 
     Raises:
         CxrbenchError: the runs did not answer the same samples, or know them as other patients'.
@@ -62,7 +86,7 @@ def _aligned(baseline: RunFolder, candidate: RunFolder) -> tuple[list[str], list
             fix="repeat both commands on the same data",
             code=Exit.UNDECIDED,
         )
-    return clusters_of(first), [place[sample.sample_id] for sample in first]
+    return first, [place[sample.sample_id] for sample in first]
 
 
 def _shared_metrics(a: Sequence[Scored], b: Sequence[Scored]) -> list[tuple[Scored, Scored]]:
@@ -76,7 +100,8 @@ def _shared_metrics(a: Sequence[Scored], b: Sequence[Scored]) -> list[tuple[Scor
     for first, second in pairs:
         if comparable(first.signature) != comparable(second.signature):
             raise CxrbenchError(
-                f"{first.metric.key} was computed in two ways, which differ in {_difference(first, second)}:\n"
+                f"{first.metric.key} was computed in two ways, which differ in "
+                f"{different_parts(first.signature, second.signature)}:\n"
                 f"    baseline   {first.signature}\n    candidate  {second.signature}",
                 fix="score both runs with the same version and options, or name other metrics with --metrics",
                 code=Exit.UNDECIDED,
@@ -88,34 +113,58 @@ def _shared_metrics(a: Sequence[Scored], b: Sequence[Scored]) -> list[tuple[Scor
     return pairs
 
 
-def _difference(a: Scored, b: Scored) -> str:
+def different_parts(one: str, two: str) -> str:
     """The parts in which two signatures differ, with what `fit` stands for."""
-    one, two = (set(comparable(each.signature).split("|")) for each in (a, b))
-    names = sorted({part.partition(":")[0] for part in one ^ two})
+    first, second = (set(comparable(each).split("|")) for each in (one, two))
+    names = sorted({part.partition(":")[0] for part in first ^ second})
     meant = {"fit": "what was learnt from the references, the train split or a given vocabulary (fit)"}
     return ", ".join(meant.get(name, name) for name in names)
 
 
-def compare_pair(
-    baseline: RunFolder, candidate: RunFolder, metrics: Sequence[str], confidence: Confidence
-) -> dict[str, Any]:
-    """Candidate minus baseline for every value of every shared metric."""
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A metric both runs have: its tables over all n samples, in one order, and which were scored in both, (n,)."""
+
+    metric: Metric
+    signature: str
+    one: Table
+    two: Table
+    both: NDArray[np.bool_]
+
+    @property
+    def pair(self) -> tuple[Table, Table]:
+        """Both tables over the samples scored in both."""
+        return self.one.take(self.both), self.two.take(self.both)
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """Two runs laid beside each other: the same samples in the baseline's order, their clusters, shared metrics."""
+
+    baseline: RunFolder
+    candidate: RunFolder
+    samples: tuple[Sample, ...]
+    clusters: list[str]
+    shared: tuple[Shared, ...]
+    left_out: tuple[str, ...]
+
+
+def pair_runs(baseline: RunFolder, candidate: RunFolder, metrics: Sequence[str]) -> Paired:
+    """Lay two runs beside each other.
+
+    Raises:
+        CxrbenchError: they did not answer the same question, are not complete, or share no metric made in one way.
+    """
     check_comparable(baseline, candidate)
-    clusters, order = _aligned(baseline, candidate)
+    samples, order = _aligned(baseline, candidate)
     ours, theirs = load_scores(baseline, metrics), load_scores(candidate, metrics)
-    pairs = _shared_metrics(ours, theirs)
-    out: dict[str, Any] = {
-        "baseline": str(baseline.path),
-        "candidate": str(candidate.path),
-        "left_out": sorted({each.metric.key for each in ours} ^ {each.metric.key for each in theirs}),
-        "runs": {side: _beside(run) for side, run in (("baseline", baseline), ("candidate", candidate))},
-        "metrics": {},
-    }
-    for first, second in pairs:
+    where = f"{baseline.path} and {candidate.path}"
+    shared = []
+    for first, second in _shared_metrics(ours, theirs):
         if first.sample_ids != tuple(second.sample_ids[i] for i in order):
             raise CxrbenchError(
                 f"the stored scores of {first.metric.key} are not those of these samples",
-                where=f"{baseline.path} and {candidate.path}",
+                where=where,
                 fix="score both runs again",
                 code=Exit.INFRASTRUCTURE,
             )
@@ -124,25 +173,63 @@ def compare_pair(
         if not both.any():
             raise CxrbenchError(
                 f"no sample was scored in both runs under {first.metric.key}",
-                where=f"{baseline.path} and {candidate.path}",
+                where=where,
                 fix="--metrics with those that both runs have, or score them again",
                 code=Exit.UNDECIDED,
             )
-        out["metrics"][first.metric.key] = {
-            "n": int(both.sum()),
-            "clusters": len({c for c, kept in zip(clusters, both, strict=True) if kept}),
-            "only_baseline": int((one.scored & ~both).sum()),
-            "only_candidate": int((two.scored & ~both).sum()),
-            "signature": first.signature,
-            "values": _values(
-                first.metric.key,
-                (one.take(both), two.take(both)),
-                [cluster for cluster, kept in zip(clusters, both, strict=True) if kept],
-                first,
-                confidence,
-            ),
+        shared.append(Shared(first.metric, first.signature, one, two, both))
+    left_out = {each.metric.key for each in ours} ^ {each.metric.key for each in theirs}
+    return Paired(baseline, candidate, samples, clusters_of(samples), tuple(shared), tuple(sorted(left_out)))
+
+
+def compare_pair(paired: Paired, confidence: Confidence) -> dict[str, Any]:
+    """Candidate minus baseline for every value of every shared metric."""
+    out: dict[str, Any] = {
+        "baseline": str(paired.baseline.path),
+        "candidate": str(paired.candidate.path),
+        "left_out": list(paired.left_out),
+        "runs": {"baseline": _beside(paired.baseline), "candidate": _beside(paired.candidate)},
+        "metrics": {},
+    }
+    for each in paired.shared:
+        clusters = [cluster for cluster, kept in zip(paired.clusters, each.both, strict=True) if kept]
+        out["metrics"][each.metric.key] = {
+            "n": int(each.both.sum()),
+            "clusters": len(set(clusters)),
+            "only_baseline": int((each.one.scored & ~each.both).sum()),
+            "only_candidate": int((each.two.scored & ~each.both).sum()),
+            "signature": each.signature,
+            "values": _values(each, clusters, confidence),
         }
     return out
+
+
+def sample_values(shared: Shared, name: str) -> tuple[Floats, Floats] | None:
+    """A value of each sample by itself, (n,) per run, not a number where it is not scored in both or 0/0.
+
+    None for a metric that is no function of sums: it has no value of a single sample.
+    """
+    if not shared.metric.additive:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sides = [shared.metric.value(table.rows)[name] for table in (shared.one, shared.two)]
+    first, second = (np.where(shared.both, side, np.nan) for side in sides)
+    return first, second
+
+
+def _tally(shared: Shared, name: str) -> dict[str, int] | None:
+    """How many samples are better, equal and worse in the candidate; those without a value of their own are none."""
+    better, sides = shared.metric.values[name].higher_is_better, sample_values(shared, name)
+    if sides is None or better is None:
+        return None
+    change = (sides[1] - sides[0]) * (1 if better else -1)
+    change = change[~np.isnan(change)]
+    same = np.abs(change) <= SAME
+    return {
+        "win": int(((change > 0) & ~same).sum()),
+        "tie": int(same.sum()),
+        "loss": int(((change < 0) & ~same).sum()),
+    }
 
 
 def _beside(run: RunFolder) -> dict[str, Any]:
@@ -156,18 +243,18 @@ def _missing(run: RunFolder, compared: Collection[str]) -> list[str]:
     return [key for key in read_summary(run)["required"] if key not in compared]
 
 
-def _values(
-    key: str, pair: tuple[Table, Table], clusters: list[str], scored: Scored, confidence: Confidence
-) -> dict[str, Any]:
+def _values(shared: Shared, clusters: list[str], confidence: Confidence) -> dict[str, Any]:
+    key, pair, about = shared.metric.key, shared.pair, shared.metric.values
     first, second = point(pair[0]), point(pair[1])
-    about = scored.metric.values
     out: dict[str, Any] = {
         name: {
             "baseline": number(first[name]),
             "candidate": number(second[name]),
             "difference": number(second[name] - first[name]),
+            "higher_is_better": about[name].higher_is_better,
+            "primary": about[name].primary,
+            "samples": _tally(shared, name),
         }
-        | {"higher_is_better": about[name].higher_is_better, "primary": about[name].primary}
         for name in about
         if name in first
     }
@@ -197,11 +284,25 @@ def _values(
     return out
 
 
-def compare(runs: Sequence[RunFolder], metrics: Sequence[str], confidence: Confidence) -> dict[str, Any]:
-    """The first run against each of the others; p-values of the primary values are adjusted together (Holm)."""
+def nothing_further(paired: Paired) -> dict[str, Any]:
+    """Add nothing to a comparison."""
+    return {}
+
+
+def compare(
+    runs: Sequence[RunFolder],
+    metrics: Sequence[str],
+    confidence: Confidence,
+    further: Callable[[Paired], dict[str, Any]] = nothing_further,
+) -> dict[str, Any]:
+    """The first run against each of the others; p-values of the primary values are adjusted together (Holm).
+
+    `further` adds to each comparison (subgroups, samples that moved).
+    """
     if len(runs) < 2:
         raise CxrbenchError("two runs are needed to compare", fix="cxrbench compare RUN RUN")
-    pairs = [compare_pair(runs[0], other, metrics, confidence) for other in runs[1:]]
+    laid = [pair_runs(runs[0], other, metrics) for other in runs[1:]]
+    pairs = [compare_pair(each, confidence) | further(each) for each in laid]
     tested: dict[str, float] = {}
     for index, pair in enumerate(pairs):
         for key, body in pair["metrics"].items():

@@ -32,6 +32,14 @@ class DataEntry:
     image_cache: Path | None = None
 
 
+MODEL_PLACES: Mapping[str, str] = {
+    "path": "its checkpoint",
+    "base": "the language model its weights are differences to",
+    "clip": "OpenAI's CLIP, whose image tower it uses",
+}
+"""What `cxrbench models add` remembers of a model: folders by what lies there."""
+
+
 @dataclass(frozen=True, slots=True)
 class AssetPlaces:
     """Where fetched assets go (None: the cache folder), and where the user's own copies of single ones lie."""
@@ -48,6 +56,8 @@ class Config:
     data: Mapping[str, DataEntry] = field(default_factory=dict)
     trusted_endpoints: Mapping[str, str] = field(default_factory=dict)
     assets: AssetPlaces = field(default_factory=AssetPlaces)
+    models: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
+    """Folders of each model, by `MODEL_PLACES`."""
 
 
 def user_file() -> Path:
@@ -95,8 +105,8 @@ def _read(file: Path) -> dict[str, Any] | None:
 
 _ROOTS = ("reports", "images", "tables", "annotations", "demographics")
 _FOLDERS = ("prepared", "image_cache")
-_TABLES = ("data", "assets", "trusted_endpoints")
-_TABLES_FIX = "[data.NAME], [assets] or [trusted_endpoints]"
+_TABLES = ("data", "models", "assets", "trusted_endpoints")
+_TABLES_FIX = "[data.NAME], [models.NAME], [assets] or [trusted_endpoints]"
 
 
 def _table(value: Any, where: str) -> dict[str, Any]:
@@ -170,6 +180,22 @@ def _asset_places(body: Mapping[str, Any], file: Path) -> AssetPlaces:
     return AssetPlaces(folder, {key.removeprefix("paths."): path for key, path in found.items()})
 
 
+def _models(body: Mapping[str, Any], file: Path) -> dict[str, dict[str, Path]]:
+    found: dict[str, dict[str, Path]] = {}
+    for name, entry in _table(body.get("models", {}), f"{file}, models").items():
+        where = f"{file}, models.{name}"
+        for key, value in _table(entry, where).items():
+            if key not in MODEL_PLACES:
+                raise CxrbenchError(
+                    f"the key {key!r} is not known", where=where, fix=f"one of: {', '.join(MODEL_PLACES)}"
+                )
+            paths = _paths(value, file.parent, f"{where}.{key}")
+            if len(paths) != 1:
+                raise CxrbenchError("expected one path", where=f"{where}.{key}")
+            found.setdefault(name, {})[key] = paths[0]
+    return found
+
+
 def _trusted(body: Mapping[str, Any], file: Path) -> dict[str, str]:
     table = _table(body.get("trusted_endpoints", {}), f"{file}, trusted_endpoints")
     for host, agreement in table.items():
@@ -196,6 +222,7 @@ def load_config(file: Path | None = None, *, may_be_new: bool = False) -> Config
     data: dict[str, DataEntry] = {}
     trusted: dict[str, str] = {}
     assets = AssetPlaces()
+    models: dict[str, dict[str, Path]] = {}
     own = _files(file)[0]
     for each in _files(file):
         body = _read(each)
@@ -204,6 +231,8 @@ def load_config(file: Path | None = None, *, may_be_new: bool = False) -> Config
             raise CxrbenchError("there is no such settings file", where=str(file), fix=fix)
         for name, entry in _entries(body or {}, each).items():
             data[name] = _over(data.get(name, DataEntry()), entry)
+        for name, places in _models(body or {}, each).items():
+            models[name] = {**models.get(name, {}), **places}
         nearer = _asset_places(body or {}, each)
         assets = AssetPlaces(nearer.folder or assets.folder, {**assets.paths, **nearer.paths})
         if each == own:
@@ -215,7 +244,8 @@ def load_config(file: Path | None = None, *, may_be_new: bool = False) -> Config
                 fix=f"move it to {own}, or name the file: --config {NAME}",
             )
     nearest = _files(file)[-1]
-    return Config(file=nearest if nearest.exists() else own, data=data, trusted_endpoints=trusted, assets=assets)
+    target = nearest if nearest.exists() else own
+    return Config(file=target, data=data, trusted_endpoints=trusted, assets=assets, models=models)
 
 
 def own_entry(file: Path, name: str) -> DataEntry:
@@ -238,6 +268,22 @@ def remember(file: Path, name: str, entry: DataEntry) -> None:
         elif new[key] != old.get(key):
             values = [str(plain(path)) for path in new[key]]
             table[key] = values[0] if key in _FOLDERS else values
+    _write(file, document)
+
+
+def remember_model(file: Path, name: str, places: Mapping[str, Path]) -> None:
+    """Write where the folders of model `name` lie, in place of all that was written before; comments stay."""
+    import tomlkit
+
+    file = file.absolute()
+    document = _document(file)
+    models = document.setdefault("models", tomlkit.table(is_super_table=True))
+    table = models.setdefault(name, tomlkit.table())
+    for key in MODEL_PLACES:
+        if key in places:
+            table[key] = str(plain(places[key]))
+        else:
+            table.pop(key, None)
     _write(file, document)
 
 

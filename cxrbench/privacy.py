@@ -57,6 +57,33 @@ def guard_endpoint(access: Access, url: str, trusted: Mapping[str, str]) -> str 
     )
 
 
+def guard_address(access: Access, host: str, address: str, *, clear: bool, secret: bool = False) -> None:
+    """Refuse an address that the host of an allowed endpoint resolves to, before anything connects to it.
+
+    `localhost` must be loopback, whatever a resolver says. Credentialed data, and a `secret` (a key) with any data, go
+    unencrypted (`clear`) to no address that is reached over the internet: nothing proves who answers there.
+
+    Raises:
+        CxrbenchError: such an address.
+    """
+    if access == "open" and not secret:
+        return
+    found = ipaddress.ip_address(address)
+    found = getattr(found, "ipv4_mapped", None) or found
+    if _loopback(host) and not found.is_loopback:
+        raise CxrbenchError(
+            f"{host} resolves to an address that is not this machine's own",
+            where="the endpoint's URL",
+            fix="write http://127.0.0.1:PORT, and look at /etc/hosts",
+        )
+    if clear and found.is_global:
+        raise CxrbenchError(
+            f"what is sent to {host} over http:// could be read on its way",
+            where="the endpoint's URL",
+            fix="write https://",
+        )
+
+
 def private_file(path: str, flags: int) -> int:
     """An `opener` for `open`: a file that is made is its owner's alone from the first byte."""
     return os.open(path, flags, 0o600)

@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -56,7 +56,7 @@ def execute(
         try:
             answered = run.predictions()
             done = set(answered) - reopened(run, plan, answered, model, workers)
-            todo = [(n, batch) for n, batch in enumerate(plan.batches) if any(r.sample_id not in done for r in batch)]
+            todo = _open(plan, done, alone=getattr(model, "independent", False))
             if not todo:
                 progress(len(done), plan.manifest.n_expected)
                 return 0
@@ -71,11 +71,27 @@ def execute(
 RETRIED = ("missing_image", "broken_image", "no_decoder", "image_too_large")
 """Failures of the image, which may be gone the next time: the file is there now, or a decoder was installed."""
 
+ASKED_AGAIN = ("no_answer",)
+"""Failures of a server, which says nothing about the sample: the same command asks again."""
+
+
+def _open(plan: Plan, done: Collection[str], *, alone: bool) -> list[tuple[int, Sequence[Request]]]:
+    """Batches with an open sample: whole ones, or only what is open where each request is answered `alone`.
+
+    A network's last bits depend on the batch; a server that is asked once per sample would be asked, and paid, twice.
+    """
+    found: list[tuple[int, Sequence[Request]]] = []
+    for number, batch in enumerate(plan.batches):
+        left = [request for request in batch if request.sample_id not in done]
+        if left:
+            found.append((number, left if alone else batch))
+    return found
+
 
 def reopened(
     run: RunFolder, plan: Plan, answered: Mapping[str, Prediction], model: Model, workers: int
 ) -> frozenset[str]:
-    """Samples to ask again: failures whose image files changed since, or can be decoded now.
+    """Samples to ask again: no answer of a server, and failures whose image files changed or can be decoded now.
 
     Raises:
         CxrbenchError: the image of a sample that was answered has changed, so that going on would mix two data sets.
@@ -86,7 +102,9 @@ def reopened(
     again, changed = set(), 0
     for request, key in zip(requests, keys, strict=True):
         row = answered[request.sample_id]
-        if row.failed and row.outcome in RETRIED:
+        if row.outcome in ASKED_AGAIN:
+            again.add(request.sample_id)
+        elif row.failed and row.outcome in RETRIED:
             if key != row.pixels or (row.outcome == "no_decoder" and model.prepare(request).failure is None):
                 again.add(request.sample_id)
         elif not row.failed and key != row.pixels:

@@ -33,6 +33,8 @@ FAILURES: Mapping[str, str] = {
     "nan_logits": "the model produced NaN or infinite logits",
     "missing_prediction": "the predictions file has no row for this sample",
     "engine_error": "the engine failed on this sample",
+    "refused": "the model declined, or the server's content filter withheld the answer",
+    "no_answer": "the server gave no usable answer, after all attempts",
 }
 """Outcomes that are not a report. They are never scored and always counted."""
 
@@ -152,7 +154,8 @@ class Prediction:
     `outcome` is `ok`, `empty` or a key of `FAILURES`; `finish_reason` is stop, length, none or error.
     Token counts are the model's own tokens, None where a model has none. `times` in seconds: `image_read`,
     `preprocess`, `latency` (end to end: first image byte read to text decoded). `detail` explains a failure and
-    holds no report text. `pixels` names the content of the image files that were read (`plan.pixel_key`).
+    holds no report text. `pixels` names the content of the image files that were read (`plan.pixel_key`). `served` is
+    what a server called the model that answered, with its fingerprint.
     """
 
     sample_id: str
@@ -170,6 +173,7 @@ class Prediction:
     batch: int | None = None
     detail: str | None = None
     pixels: str | None = None
+    served: str | None = None
 
     @property
     def failed(self) -> bool:
@@ -185,7 +189,7 @@ class BatchTiming:
     peak on a GPU, None on the CPU. The runner adds `segment` (which part of an interrupted run), `ended` (seconds
     from the segment's first image read to this batch's last text) and `peak_rss` (peak resident bytes of the process).
     `parts` is the number of pieces the batch ran in, one after another: more than one after running out of memory, or
-    where its tensors differ in shape.
+    where its tensors differ in shape. `slots` is how many texts engine slots wrote at a time at the end.
     """
 
     batch: int
@@ -196,6 +200,7 @@ class BatchTiming:
     decode: float | None = None
     peak_memory: int | None = None
     parts: int = 1
+    slots: int | None = None
     segment: int = 0
     ended: float | None = None
     peak_rss: int | None = None

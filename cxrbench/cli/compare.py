@@ -3,115 +3,97 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cxrbench.cli import options as opt
-from cxrbench.errors import Exit
+from cxrbench.errors import CxrbenchError, Exit
+
+if TYPE_CHECKING:
+    from cxrbench.compare import Paired
+    from cxrbench.summary import Confidence
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders; the first is the baseline.")],
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Run folders; the first is the baseline.", show_default=False)
+    ] = None,
     metrics: opt.Metrics = None,
+    by: Annotated[
+        str | None,
+        typer.Option("--by", help="Subgroups: sex,race,age,view,label,length,... (columns).", show_default=False),
+    ] = None,
+    moved: Annotated[int, typer.Option("--moved", min=0, help="Show so many samples that lost and gained most.")] = 0,
+    suite: Annotated[
+        Path | None, typer.Option("--suite", help="Several tasks at once: a YAML file.", show_default=False)
+    ] = None,
     replicates: Annotated[int, typer.Option("--replicates", min=100, help="Bootstrap replicates and swaps.")] = 10_000,
     json_output: opt.Json = False,
 ) -> None:
-    """Compare runs of one task, paired by sample, clustered by patient.
+    """Compare runs of one task, paired by sample, clustered by patient; or several tasks with --suite.
 
     cxrbench compare runs/demo-findings/always-normal-* runs/demo-findings/nearest-image-*
     """
-    from cxrbench.compare import compare as compare_runs
-    from cxrbench.store import find_run
     from cxrbench.summary import Confidence
 
-    found = [find_run(str(path)) for path in runs]
-    result = compare_runs(found, opt.metric_names(metrics), Confidence(replicates=replicates))
+    confidence = Confidence(replicates=replicates)
+    if suite is not None:
+        _refuse_beside_suite(runs, metrics, by, moved)
+        _compare_suite(suite, confidence, json_output)
+        return
+    from cxrbench.compare import compare as compare_runs
+    from cxrbench.store import find_run
+
+    found = [find_run(str(path)) for path in runs or ()]
+    result = compare_runs(found, opt.metric_names(metrics), confidence, _further(by, moved, confidence))
     if json_output:
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
     else:
-        _show(result)
+        from cxrbench.cli.show_compare import show_comparison
+
+        show_comparison(result)
     if result["missing"]:
         typer.echo(f"incomplete: required by the task, not compared: {', '.join(result['missing'])}", err=True)
         raise typer.Exit(Exit.UNDECIDED)
 
 
-def _show(result: Mapping[str, Any]) -> None:
-    from cxrbench.cli.show import (
-        ARROWS,
-        clusters_line,
-        console,
-        counted,
-        figure,
-        interval,
-        many,
-        signed,
-        table,
-        whole,
-    )
-
-    out = console()
-    compared = f"{result['n']} of {result['n_expected']} samples compared"
-    out.print(f"{result['task']} · {compared}, {clusters_line(result)}", style="bold")
-    for pair in result["comparisons"]:
-        out.print()
-        for side in ("baseline", "candidate"):
-            out.print(f"{side:<10} {Path(pair[side]).name}")
-            for line in counted({"excluded": {}, **pair["runs"][side]}):
-                out.print(f"{'':<10}   {line}")
-        out.print()
-        heads = ["metric", "baseline", "candidate", "Δ", f"{result['ci_level']:.0%} interval", "p", "p Holm", "MDE"]
-        made = table(heads, right=range(1, 8), gap=0)
-        for key, body in pair["metrics"].items():
-            for name in rows_of_primary(body["values"]):
-                value = body["values"][name]
-                made.add_row(
-                    f"{key} {name} {ARROWS[value['higher_is_better']]}",
-                    figure(value["baseline"]),
-                    figure(value["candidate"]),
-                    signed(value["difference"]),
-                    interval(value.get("ci")),
-                    _p(value.get("p")),
-                    _p(value.get("p_holm")),
-                    figure(value.get("mde")),
-                )
-        out.print(whole(made, names=False))
-        if pair["left_out"]:
-            out.print(f"scored in one run only, so not compared: {', '.join(pair['left_out'])}")
-        for line in _cautions(pair["metrics"]):
-            out.print(line)
-        for key, body in pair["metrics"].items():
-            lost = body["only_baseline"] + body["only_candidate"]
-            if lost:
-                out.print(f"{key}: {lost} samples scored in one run only are left out of the pair")
-    out.print(
-        f"\nΔ = candidate - baseline; p from {'patient' if result['cluster_unit'] == 'patient' else 'sample'} swaps; "
-        f"p Holm adjusts the {many(result['tests'], 'primary test')} together;\n"
-        "MDE = smallest difference this many samples can show."
-    )
+def _refuse_beside_suite(runs: list[Path] | None, metrics: str | None, by: str | None, moved: int) -> None:
+    """A suite names its runs and metrics itself."""
+    given = [name for name, value in (("RUN", runs), ("--metrics", metrics), ("--by", by), ("--moved", moved)) if value]
+    if given:
+        raise CxrbenchError(
+            f"{' and '.join(given)} cannot stand beside --suite",
+            where="the command line",
+            fix="the suite file names runs and metrics; subgroups are shown for one pair of runs",
+        )
 
 
-def _cautions(metrics: Mapping[str, Any]) -> list[str]:
-    """What a reader must know of an interval or of a detectable difference, once per note."""
-    noted: dict[str, list[str]] = {}
-    for key, body in metrics.items():
-        for name in rows_of_primary(body["values"]):
-            for what, note in body["values"][name].get("notes", {}).items():
-                noted.setdefault(f"{what}: {note}", []).append(f"{key} {name}")
-    total = sum(len(rows_of_primary(body["values"])) for body in metrics.values())
-    return [f"{note} ({'all' if len(where) == total else ', '.join(where)})" for note, where in noted.items()]
+def _compare_suite(file: Path, confidence: Confidence, json_output: bool) -> None:
+    from cxrbench.cli.show_compare import show_suite
+    from cxrbench.compare_suite import compare_suite
+
+    result = compare_suite(file, confidence)
+    if json_output:
+        typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
+    else:
+        show_suite(result)
+    if result["missing"]:
+        typer.echo(f"incomplete: not scored in both runs: {', '.join(result['missing'])}", err=True)
+        raise typer.Exit(Exit.UNDECIDED)
 
 
-def rows_of_primary(values: Mapping[str, Any]) -> list[str]:
-    """Names of the values that have a row in the table."""
-    from cxrbench.cli.show import rows_of
+def _further(by: str | None, count: int, confidence: Confidence) -> Callable[[Paired], dict[str, Any]]:
+    """What is added to each comparison: subgroups and the samples that moved, as far as they were asked for."""
+    from cxrbench.compare_groups import compare_groups
+    from cxrbench.compare_moved import moved
 
-    return [name for name in rows_of(values) if values[name]["primary"] or "ci" in values[name]]
+    columns = opt.metric_names(by)
 
+    def add(paired: Paired) -> dict[str, Any]:
+        groups = compare_groups(paired, columns, confidence) if columns else {}
+        return groups | (moved(paired, count) if count else {})
 
-def _p(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if value >= 0.001 else "<0.001"
+    return add

@@ -128,7 +128,9 @@ def _estimate(plan: Plan, model: Model, prepared: list[Prepared], workers: int) 
         f"  reading and pre-processing: about {plan.manifest.n_expected * per_sample:.1f} s with {workers} threads"
     )
     good = [each for each in prepared if each.failure is None]
-    if good:
+    if getattr(model, "remote", False):
+        typer.echo("  answering: not measured, a dry run asks nothing of a server")
+    elif good:
         first, second = (_seconds(model, good) for _ in range(2))
         typer.echo(f"  getting ready (once): about {max(0.0, first - second):.1f} s")
         per_run = second / len(good) * plan.manifest.n_expected

@@ -14,26 +14,65 @@ WHAT = ("models", "tasks", "metrics", "datasets", "engines")
 def list_known(
     what: Annotated[str, typer.Argument(help="models, tasks, metrics, datasets or engines.")],
     show: Annotated[
-        str | None, typer.Option("--show", help="Print the YAML of this task, to copy.", show_default=False)
+        str | None,
+        typer.Option("--show", help="Print the YAML of this task, or the card of this model.", show_default=False),
     ] = None,
+    engines: Annotated[
+        bool, typer.Option("--engines", help="Which model runs on which engine, for which kind of request.")
+    ] = False,
 ) -> None:
     """List models, tasks, metrics, datasets or engines, plug-ins included.
 
     cxrbench list tasks --show custom-findings > my-task.yaml
+
+    cxrbench list models --show slava
     """
     from cxrbench.cli.show import console, whole
 
     if what not in WHAT:
         raise CxrbenchError(f"{what!r} cannot be listed{suggest(what, WHAT)}", fix=f"one of: {', '.join(WHAT)}")
     if show is not None:
-        if what != "tasks":
+        if what not in ("tasks", "models"):
             raise CxrbenchError(
-                "--show prints a task", where=f"cxrbench list {what}", fix=f"cxrbench list tasks --show {show}"
+                "--show prints a task or a model's card",
+                where=f"cxrbench list {what}",
+                fix=f"cxrbench list tasks --show {show}",
             )
-        typer.echo(_yaml(show), nl=False)
+        _show(what, show)
         return
-    makers = {"tasks": _tasks, "metrics": _metrics}
+    if engines and what != "models":
+        raise CxrbenchError(
+            "--engines is about models", where=f"cxrbench list {what}", fix="cxrbench list models --engines"
+        )
+    makers = {"tasks": _tasks, "metrics": _metrics, "models": _pairs if engines else lambda: _entries("models")}
     console().print(whole(makers[what]() if what in makers else _entries(what)))
+
+
+def _show(what: str, name: str) -> None:
+    if what == "tasks":
+        typer.echo(_yaml(name), nl=False)
+        return
+    from cxrbench.cli.model_card import card_lines
+
+    for line in card_lines(name):
+        typer.echo(line)
+
+
+def _pairs() -> Any:
+    """Models by engines: the kinds of request each pair answers, from what both declare."""
+    from cxrbench import registry
+    from cxrbench.cli.model_card import kinds_of
+    from cxrbench.cli.show import table
+
+    engines = {name: entry.load() for name, entry in registry.entries("engines").items()}
+    made = table(["model", *engines])
+    for name, entry in registry.entries("models").items():
+        adapter = entry.load()
+        if not hasattr(adapter, "offers"):
+            made.add_row(name, *["no engine" if number == 0 else "" for number in range(len(engines))])
+            continue
+        made.add_row(name, *(", ".join(kinds_of(adapter, engine)) or "-" for engine in engines.values()))
+    return made
 
 
 def _yaml(name: str) -> str:

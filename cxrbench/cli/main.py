@@ -17,7 +17,9 @@ from cxrbench.cli import (
     compare,
     data,
     doctor,
+    gate,
     listing,
+    models,
     run_command,
     runs,
     score,
@@ -63,9 +65,11 @@ app = typer.Typer(
 )
 
 app.add_typer(data.app, name="data")
+app.add_typer(models.app, name="models")
 app.command("run")(run_command.run)
 app.command("score")(score.score)
 app.command("compare")(compare.compare)
+app.add_typer(gate.app, name="gate")
 app.add_typer(runs.app, name="runs")
 app.command("list")(listing.list_known)
 app.command("doctor")(doctor.doctor)

@@ -58,6 +58,8 @@ class Joined:
     """An adapter on an engine: satisfies `cxrbench.models.base.Model`.
 
     `generation` is the preset with the user's settings on top: what the runner lays over the task's own settings.
+    `independent` says that an answer does not depend on its batch, so that a resumed run asks only for what is missing;
+    `remote` that each answer is asked of a server, so that a dry run asks for none.
     """
 
     needs_pool = False
@@ -70,6 +72,8 @@ class Joined:
         self.kinds: frozenset[RequestKind] = adapter.kinds & engine.serves
         self.consumes: frozenset[str] = adapter.consumes
         self.batch_size: int = engine.batch_size
+        self.independent: bool = getattr(engine, "independent", False)
+        self.remote: bool = getattr(engine, "remote", False)
         self.generation: Mapping[str, Any] = {**preset.generation, **options.generation}
         resolve({}, preset, options.generation)  # a setting that cannot work is refused before data are read
 

@@ -37,4 +37,5 @@ def make_model(name: str, options: ModelOptions, engine: str | None = None) -> M
         return model
     from cxrbench.engines.base import join
 
-    return join(made, registry.load("engines", engine or DEFAULT_ENGINE), options)
+    usual = DEFAULT_ENGINE if "network" in made.offers else "openai"  # what has no network is behind a server
+    return join(made, registry.load("engines", engine or usual), options)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrbench.data.images import read_grey
-from cxrbench.types import BatchTiming, Generation, Prediction, Request, RequestKind, Sample
+from cxrbench.types import Access, BatchTiming, Generation, Prediction, Request, RequestKind, Sample
 
 ReadImage = Callable[[str], NDArray[np.uint8]]
 
@@ -31,6 +32,12 @@ class ModelCard:
     citation: str = ""
     trained_on: tuple[str, ...] = ()
     notes: str = ""
+    targets: tuple[str, ...] = ()
+    """Sections it writes."""
+    inputs: tuple[str, ...] = ()
+    """What of a sample it can use, in words."""
+    published: tuple[str, ...] = ()
+    """Figures its authors report, each with where they stand and how well that is known (primary, secondary)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,8 @@ class ModelOptions:
     """Settings of a run that a model may use; the CLI fills them. `argument` is what follows `name:` in --model.
 
     `read_image` gives grey pixels, uint8 (H, W), by path, or raises `ImageFailure`; by default `images.read_grey`.
+    `access` of the data and `trusted_endpoints` of the settings are for engines that send data to a server.
+    `places` are the folders that `cxrbench models add` remembered for this model: `path`, `base`, `clip`.
     """
 
     argument: str = ""
@@ -50,6 +59,9 @@ class ModelOptions:
     seed: int = 0
     extra: Mapping[str, str] = field(default_factory=dict)
     read_image: ReadImage = read_grey
+    access: Access = "credentialed"
+    trusted_endpoints: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,7 +168,14 @@ def read_header(file: Path) -> tuple[dict[str, Any], int]:
 
 
 def _tensor_digests(file: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, SHA-256 over dtype, shape and bytes) for every tensor of a file, in the order of the data."""
+    """Yield (name, SHA-256 over dtype, shape and bytes) for every tensor of a file, in the order of the data.
+
+    Any other file than safetensors is one entry: its name, and SHA-256 over its bytes.
+    """
+    if file.suffix != ".safetensors":
+        with file.open("rb") as handle:
+            yield file.name, hashlib.file_digest(handle, "sha256").digest()
+        return
     tensors, start = read_header(file)
     with file.open("rb") as handle:
         for name, body in sorted(tensors.items(), key=lambda item: item[1]["data_offsets"]):
@@ -190,7 +197,7 @@ def hash_weights(files: Sequence[Path], cache: Path | None = None) -> str:
     gigabyte, so the result is remembered under the files' paths, sizes and times.
 
     Args:
-        files: safetensors files.
+        files: safetensors files; other files (pickles) count by name and bytes.
         cache: JSON file of remembered hashes; by default `weights.json` in the user's cache folder.
     """
     memory = cache or cache_dir() / "weights.json"

@@ -26,7 +26,8 @@ class Preset:
     """A named set of generation settings and where it comes from.
 
     `generation` holds fields of `Generation`; `dtype` is used where the user leaves it at auto; `source` says whose
-    settings these are, `citation` where they can be read.
+    settings these are, `citation` where they can be read. `origin` says so setting by setting where they have several
+    origins, and `quirks` names what a reader would not expect of the original and what differs here.
     """
 
     name: str
@@ -35,6 +36,8 @@ class Preset:
     citation: str
     generation: Mapping[str, Any] = field(default_factory=dict)
     dtype: str = "auto"
+    origin: Mapping[str, str] = field(default_factory=dict)
+    quirks: tuple[str, ...] = ()
 
 
 MATCHED = Preset(

@@ -1,44 +1,28 @@
 """`hf:DIR`: any image-text-to-text checkpoint folder through stock transformers classes.
 
-The checkpoint's own processor and chat template make the prompt; the instruction is cxrbench's (PROMPTS) unless
+The checkpoint's own processor and chat template make the prompt; the instruction is cxrbench's (instruction.py) unless
 `--set prompt=...` gives another. docs/models-hf.md is the user's page. torch is imported inside functions only.
 """
 
 from __future__ import annotations
 
-import string
 import threading
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cxrbench.errors import CxrbenchError, suggest
+from cxrbench.errors import CxrbenchError
 from cxrbench.models import stock
-from cxrbench.models.adapter import IMAGE, Encoded, Face, LoadSettings, Network
+from cxrbench.models.adapter import Encoded, Face, LoadSettings, Network
 from cxrbench.models.base import ModelCard, ModelOptions
 from cxrbench.models.checkpoint import hash_or_error, hash_small_files, open_folder
 from cxrbench.models.generation import MATCHED, Preset, documented
-from cxrbench.types import SECTIONS, Generation, Image, Message, Request, RequestKind, Sample
+from cxrbench.models.instruction import Instruction, parts_of, rough_cost
+from cxrbench.types import Generation, Request, RequestKind, Sample
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-PROMPTS: Mapping[str, str] = {
-    "findings": "Write the findings section of the radiology report for this chest X-ray.",
-    "impression": "Write the impression section of the radiology report for this chest X-ray.",
-    "report": "Write the radiology report for this chest X-ray, findings first, then the impression.",
-}
-"""cxrbench's own instructions, by what the task asks for (`target`)."""
-
-OF_THE_IMAGE = " for this chest X-ray"
-"""Left out of the instruction where the task offers no image."""
-
-GIVEN = ("indication", "history", "technique", "comparison", "findings")
-"""Sections that are named after the instruction when the task offers them, in this order."""
-
-CHARS_PER_TOKEN, TOKENS_PER_IMAGE = 4, 576
-"""Rough sizes for sorting requests by length, nothing else."""
 
 
 class HuggingFace:
@@ -46,21 +30,14 @@ class HuggingFace:
 
     kinds: ClassVar[frozenset[RequestKind]] = frozenset({"generate", "score_options"})
     offers: ClassVar[frozenset[Face]] = frozenset({"network", "folder", "messages"})
-    settings: ClassVar[Mapping[str, str]] = {
-        "prompt": "the instruction; {indication} and other section names are filled in",
-        "target": "which built-in instruction: findings, impression or report",
-        "images": "key (one image, the default) or all",
-    }
+    settings: ClassVar[Mapping[str, str]] = Instruction.settings
 
     def __init__(self, options: ModelOptions) -> None:
         stock.require()
         self.dummy = options.load_format == "dummy"
         self.checkpoint = open_folder(options.argument, need_weights=not self.dummy)
         self.config = stock.read_config(self.checkpoint)
-        self.images = _choice(options.extra, "images", ("key", "all"))
-        self.target = _choice(options.extra, "target", tuple(PROMPTS))
-        self.prompt = options.extra.get("prompt")
-        self._fields = _fields(self.prompt)
+        self.instruction = Instruction.of(options.extra)
         self._lock = threading.Lock()
         self._processing: stock.Processing | None = None
 
@@ -83,8 +60,7 @@ class HuggingFace:
     @property
     def consumes(self) -> frozenset[str]:
         """One or all images, the question, and the sections the prompt has room for."""
-        given = self._fields if self.prompt is not None else frozenset(GIVEN)
-        return frozenset({"question", "images" if self.images == "all" else "image"}) | given
+        return self.instruction.consumes
 
     @cached_property
     def presets(self) -> Mapping[str, Preset]:
@@ -113,8 +89,8 @@ class HuggingFace:
             "weights": self._weights,
             "files": hash_small_files(self.checkpoint.folder),
             "load_format": "dummy" if self.dummy else "auto",
-            "prompt": self.prompt if self.prompt is not None else PROMPTS[self.target],
-            "images": self.images,
+            "prompt": self.instruction.text,
+            "images": self.instruction.images,
             "image_rules": RULES,
             "image_backend": "pil",
         }
@@ -126,46 +102,11 @@ class HuggingFace:
 
     def request(self, sample: Sample, kind: RequestKind, generation: Generation, seed: int) -> Request:
         """One user turn: the images, then the instruction with what the task offers."""
-        images = self._images_of(sample)
-        text, used = self._instruction(sample)
-        inputs = [f"image:{image.view or 'unknown'}" for image in images] + used
-        return Request(
-            sample_id=sample.sample_id,
-            kind=kind,
-            messages=(Message("user", IMAGE * len(images) + text),),
-            images=images,
-            options=sample.options,
-            inputs=tuple(inputs),
-            generation=generation,
-            seed=seed,
-        )
-
-    def _images_of(self, sample: Sample) -> tuple[Image, ...]:
-        if self.images == "all" or not sample.images:
-            return sample.images
-        wanted = sample.key_image or sample.images[0].image_id
-        return tuple(image for image in sample.images if image.image_id == wanted)
-
-    def _instruction(self, sample: Sample) -> tuple[str, list[str]]:
-        """The text after the images, and names of what was used."""
-        sections = {name: _plain(text) for name, text in sample.sections.items() if text.strip()}
-        if self.prompt is not None:
-            text = self.prompt.format(**{name: sections.get(name, "not given") for name in self._fields})
-            used = [f"section:{name}" for name in SECTIONS if name in self._fields and name in sections]
-        else:
-            lead = PROMPTS[self.target] if sample.question is None else ""
-            lead = lead if sample.images else lead.replace(OF_THE_IMAGE, "")
-            given = [name for name in GIVEN if name in sections]
-            lines = [f"{name.capitalize()}: {sections[name]}" for name in given]
-            text, used = "\n".join([lead, *lines] if lead else lines), [f"section:{name}" for name in given]
-        if sample.question is not None:
-            text, used = "\n".join(part for part in (text, _plain(sample.question)) if part), [*used, "question"]
-        return text, used
+        return self.instruction.request(sample, kind, generation, seed)
 
     def cost(self, request: Request) -> int:
         """Rough prompt length in tokens."""
-        letters = sum(len(message.text) for message in request.messages)
-        return letters // CHARS_PER_TOKEN + TOKENS_PER_IMAGE * len(request.images)
+        return rough_cost(request)
 
     @property
     def processing(self) -> stock.Processing:
@@ -178,7 +119,7 @@ class HuggingFace:
     def render(self, request: Request) -> str:
         """The exact prompt as text, one image token per image."""
         parts = self.processing
-        turns = [{"role": message.role, "content": _content(message.text)} for message in request.messages]
+        turns = [{"role": message.role, "content": parts_of(message.text)} for message in request.messages]
         try:
             text = str(
                 parts.processor.apply_chat_template(
@@ -224,49 +165,3 @@ class HuggingFace:
     def load(self, settings: LoadSettings) -> Network:
         """Bring the network up; see `stock.load_network`."""
         return stock.load_network(self.checkpoint, settings, self.processing.tokenizer)
-
-
-def _choice(extra: Mapping[str, str], key: str, allowed: tuple[str, ...]) -> str:
-    value = extra.get(key, allowed[0])
-    if value not in allowed:
-        raise CxrbenchError(
-            f"{key} must be one of {', '.join(allowed)}, not {value!r}{suggest(value, allowed)}", where=f"--set {key}="
-        )
-    return value
-
-
-def _fields(prompt: str | None) -> frozenset[str]:
-    """The section names a prompt has room for; raises for an unknown name, a stray brace or an image marker."""
-    where = "--set prompt="
-    try:
-        found = {name for _, name, _, _ in string.Formatter().parse(prompt or "") if name is not None}
-    except ValueError as error:
-        raise CxrbenchError(f"the prompt has a stray brace: {error}", where=where, fix="write {{ and }}") from error
-    unknown = sorted(found - set(SECTIONS))
-    if unknown:
-        raise CxrbenchError(
-            f"the prompt names {unknown[0]!r}, which is no section{suggest(unknown[0], SECTIONS)}",
-            where=where,
-            fix=f"one of: {', '.join(SECTIONS)}",
-        )
-    if IMAGE in (prompt or ""):
-        raise CxrbenchError(
-            f"the prompt holds {IMAGE}; images are always put in front", where=where, fix="leave it out"
-        )
-    return frozenset(found)
-
-
-def _plain(text: str) -> str:
-    """A section of the data, without anything that would pass for an image."""
-    return text.replace(IMAGE, "image").strip()
-
-
-def _content(text: str) -> list[dict[str, str]]:
-    """Split a message at its image markers into the parts chat templates expect."""
-    parts: list[dict[str, str]] = []
-    for number, piece in enumerate(text.split(IMAGE)):
-        if number:
-            parts.append({"type": "image"})
-        if piece:
-            parts.append({"type": "text", "text": piece})
-    return parts

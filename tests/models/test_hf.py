@@ -16,7 +16,8 @@ from tiny_llava import IMAGE_TOKENS, edit_json, edit_weights, make, shard
 from cxrbench.errors import CxrbenchError
 from cxrbench.models.adapter import LoadSettings
 from cxrbench.models.base import ModelOptions
-from cxrbench.models.hf import PROMPTS, HuggingFace
+from cxrbench.models.hf import HuggingFace
+from cxrbench.models.instruction import PROMPTS
 from cxrbench.types import Generation, Image, Sample
 
 CPU = LoadSettings(dtype="fp32", device="cpu")
