@@ -212,7 +212,7 @@ class SlotsEngine(TransformersEngine):
             except (RuntimeError, MemoryError) as error:
                 if not devices.is_out_of_memory(error):
                     raise
-                held = loop.in_hand
+                held = loop.in_hand or [group[0]]
         left = [each for each in group if each.request.sample_id not in answers]
         if not left:
             return []

@@ -50,10 +50,6 @@ class Feeder:
                 value.record_stream(current)
         return copy.encoded
 
-    def forget(self) -> None:
-        """Drop copies that were not taken."""
-        self._under_way.clear()
-
     def _copy(self, encoded: Encoded, stream: torch.cuda.Stream) -> _Copy:
         tensors, pinned = dict(encoded.tensors), []
         with torch.cuda.stream(stream):

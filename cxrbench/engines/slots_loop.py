@@ -1,8 +1,8 @@
 """Continuous batching over one window of requests: finished slots are refilled from those that wait.
 
 `Loop.run` alternates prefills, in chunks of a given number of tokens, and steps of all occupied slots. Occupied slots
-are the first ones of the pool, so a step costs what its rows cost: where nothing waits any more, the last row moves
-into a slot that became free. Imports torch: import it inside functions.
+are the first ones of the pool, so a step costs what its rows cost: the last row moves into a slot that became free and
+is not filled. Imports torch: import it inside functions.
 """
 
 from __future__ import annotations
@@ -102,8 +102,11 @@ class Loop:
         while self._chunk or self._occupied:
             if self._chunk and self._worth_a_prefill():
                 self._prefill()
-            self._close_gaps()
-            if self._rows:
+            if not (
+                self.steps.graphs and self._chunk
+            ):  # a graph computes empty rows anyway, and the gap is soon filled
+                self._close_gaps()
+            if self._occupied:
                 self._step()
 
     @property
@@ -178,18 +181,21 @@ class Loop:
         return scores.float()
 
     def _step(self) -> None:
-        """One token for every occupied slot; the slots are without gaps."""
+        """One token for every occupied slot."""
         begun = self.clock.now()
+        slots = [slot for slot, row in enumerate(self._rows) if row is not None]
         rows = [row for row in self._rows if row is not None]
-        count = len(rows)
-        length = max(row.length for row in rows) + 1
-        chosen, tokens = self._choose(self.steps(count, length).float(), rows)
-        self.pool.tokens[:count, 0] = chosen
-        self.pool.positions[:count] += 1
+        scores = self.steps(len(self._rows), max(row.length for row in rows) + 1)
+        place: Any = slice(len(rows))
+        if len(rows) < len(self._rows):
+            place = torch.tensor(slots, device=scores.device)
+        chosen, tokens = self._choose(scores[place].float(), rows)
+        self.pool.tokens[place, 0] = chosen
+        self.pool.positions[place] += 1
         for row in rows:
             row.length += 1
         self.spent.decode += self.clock.now() - begun
-        self._accept(range(count), rows, tokens)
+        self._accept(slots, rows, tokens)
 
     def _choose(self, scores: torch.Tensor, rows: Sequence[Row]) -> tuple[torch.Tensor, list[int]]:
         """The next tokens, on the device and as numbers; `BAD` among the numbers where a row's scores are.

@@ -1,0 +1,1 @@
+"""Equality with the reference packages: the texts both sides read, and what the packages said of them."""
