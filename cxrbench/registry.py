@@ -11,8 +11,10 @@ and `cxrbench score RUN --metrics my-metric` finds it. A built-in name cannot be
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from cxrbench.errors import CxrbenchError, Exit, suggest
@@ -61,6 +63,12 @@ BUILTIN: Mapping[Kind, tuple[Entry, ...]] = {
         Entry("llava-med", "cxrbench.models.llava_med:LlavaMed", "LLaVA-Med v1.5, CLIP-L/14-336 and Mistral-7B"),
         Entry("llava-med-v1", "cxrbench.models.llava_med_v1:LlavaMedV1", "LLaVA-Med v1, deltas over LLaMA-7B"),
         Entry("llava-rad", "cxrbench.models.llava_rad:LlavaRad", "LLaVA-Rad, DINOv2 at 518 px and Vicuna-7B"),
+        Entry("chexagent-2", "cxrbench.models.chexagent_2:CheXagent2", "CheXagent-2, SigLIP-L/16 at 512 px and Phi-2"),
+        Entry("chexagent", "cxrbench.models.chexagent:CheXagent", "CheXagent (8B), BLIP-2 over Mistral-7B"),
+        Entry("llm-cxr", "cxrbench.models.llm_cxr:LlmCxr", "LLM-CXR, VQ-GAN codes and dolly-v2-3b"),
+        Entry("maira-2", "cxrbench.models.maira_2:Maira2", "MAIRA-2, RAD-DINO at 518 px and Vicuna-7B"),
+        Entry("medgemma", "cxrbench.models.medgemma:MedGemma", "MedGemma 4B, 27B and 1.5, stock Gemma 3"),
+        Entry("chexpert-plus", "cxrbench.models.chexpert_plus:CheXpertPlus", "CheXpert Plus baselines, Swinv2 and BERT"),
         Entry("openai", "cxrbench.models.openai:OpenAI", "openai:NAME, a model without weights behind a server"),
         Entry("demo", "cxrbench.models.demo:Demo", "a tiny LLaVA trained on phantom, shipped with cxrbench"),
         Entry("demo-regressed", "cxrbench.models.demo:DemoRegressed", "an earlier checkpoint of demo, clearly worse"),
@@ -70,6 +78,7 @@ BUILTIN: Mapping[Kind, tuple[Entry, ...]] = {
         Entry("transformers", "cxrbench.engines.transformers:TransformersEngine", "stock transformers generate()"),
         Entry("slots", "cxrbench.engines.slots:SlotsEngine", "stock modules, fixed slots refilled as texts end"),
         Entry("openai", "cxrbench.engines.openai:OpenAIEngine", "any OpenAI-compatible server (needs httpx)"),
+        Entry("vllm", "cxrbench.engines.vllm:VllmEngine", "vLLM's offline interface (needs vllm; never run by us)"),
     ),
     "metrics": (
         Entry("bleu", "cxrbench.metrics.bleu:Bleu", "BLEU-1..4"),
@@ -100,21 +109,29 @@ BUILTIN: Mapping[Kind, tuple[Entry, ...]] = {
 
 def entries(kind: Kind) -> dict[str, Entry]:
     """All entries of a kind by name: the built-in ones, then those of installed packages."""
-    from importlib.metadata import entry_points  # 20 ms; only needed once a name is looked up
-
     found = {entry.name: entry for entry in BUILTIN[kind]}
-    for point in entry_points(group=f"cxrbench.{kind}"):
-        source = point.dist.name if point.dist is not None else "unknown package"
-        if point.name in found:
+    for name, target, source in _plug_ins(kind, tuple(sys.path)):
+        if name in found:
             if source != "cxrbench":
                 raise CxrbenchError(
-                    f"the {kind[:-1]} name {point.name!r} is taken twice",
-                    where=f"{found[point.name].source} and {source}",
+                    f"the {kind[:-1]} name {name!r} is taken twice",
+                    where=f"{found[name].source} and {source}",
                     fix=f"pip uninstall {source}",
                 )
             continue
-        found[point.name] = Entry(point.name, point.value, f"plug-in of {source}", source)
+        found[name] = Entry(name, target, f"plug-in of {source}", source)
     return found
+
+
+@lru_cache(maxsize=32)
+def _plug_ins(kind: Kind, path: tuple[str, ...]) -> tuple[tuple[str, str, str], ...]:
+    """Name, target and package of what installed packages bring; 20 ms to look up, so once for each `sys.path`."""
+    from importlib.metadata import entry_points
+
+    return tuple(
+        (point.name, point.value, point.dist.name if point.dist is not None else "unknown package")
+        for point in entry_points(group=f"cxrbench.{kind}")
+    )
 
 
 def find(kind: Kind, name: str) -> Entry:

@@ -90,7 +90,8 @@ class OpenAIEngine:
             import httpx
 
             settings = self.server_settings
-            listed = self._open().models()
+            with self._connect() as server:  # of its own: a plan that is only looked at leaves no connection behind
+                listed = server.models()
             self._known = {
                 "endpoint": settings.endpoint.url,
                 "agreement": settings.endpoint.agreement,
@@ -100,10 +101,13 @@ class OpenAIEngine:
             }
         return dict(self._known)
 
+    def _connect(self) -> Server:
+        settings = self.server_settings
+        return Server(Client(settings.endpoint, settings.policy, settings.budget, settings.key))
+
     def _open(self) -> Server:
         if self._server is None:
-            settings = self.server_settings
-            self._server = Server(Client(settings.endpoint, settings.policy, settings.budget, settings.key))
+            self._server = self._connect()
         return self._server
 
     def close(self) -> None:

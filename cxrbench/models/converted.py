@@ -130,7 +130,7 @@ def _write_weights(part: Path, module: Any, source: Source, made: Plan, progress
     for name in made.unset:
         waiting[name] = torch.zeros(module.state_dict()[name].shape, dtype=first)
     flush()
-    table = {}
+    table: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         (part / f"{number}.safetensors").rename(part / file)

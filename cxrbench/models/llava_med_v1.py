@@ -153,7 +153,7 @@ class LlavaMedV1(ReleasedModel):
             quirks=(
                 "every prompt begins with an exchange of greetings",
                 "the prompt ends in ###, so the model writes 'Assistant:' itself; it is taken off here, not there",
-                "a text ends where ### appears; the engine transformers stops there, others cut it off afterwards",
+                "a text ends where ### appears: the engine transformers stops there, slots refuses the model",
                 "deltas are added in float32 and rounded once; the authors add in float16, which gives the same",
             ),
         )

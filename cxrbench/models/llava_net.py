@@ -24,9 +24,10 @@ class ProjectorStack(nn.Module):
 
     def forward(self, image_features: torch.Tensor) -> torch.Tensor:
         """(..., width) -> (..., out)."""
-        hidden: torch.Tensor = self.linear_1(image_features)
-        for number in range(2, self.depth + 1):
-            hidden = getattr(self, f"linear_{number}")(nn.functional.gelu(hidden))
+        hidden = image_features
+        for number in range(1, self.depth + 1):
+            given = hidden if number == 1 else nn.functional.gelu(hidden)
+            hidden = getattr(self, f"linear_{number}")(given)
         return hidden
 
 

@@ -8,7 +8,7 @@ llava/model/multimodal_encoder/clip_encoder.py, as they stand in microsoft/LLaVA
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +18,13 @@ from cxrbench.models.keys import Drop, Row, Source, to
 from cxrbench.types import Sample
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from cxrbench.data.pixels import PixelTransform
 
 VICUNA = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
 """System text of the conversation `vicuna_v1`, the same in SLaVA-CXR and LLaVA-Rad."""
-
-Transform = Callable[["NDArray[np.uint8]"], "NDArray[np.float32]"]
 
 # Conversations
 
@@ -235,7 +232,7 @@ LLAMA_ROWS: tuple[Row, ...] = (
 # Pixels
 
 
-def clip_pixels(side: int, fills: Sequence[int] = ()) -> Transform:
+def clip_pixels(side: int, fills: Sequence[int] = ()) -> PixelTransform:
     """CLIPImageProcessor (PIL) at `side`: bicubic to the short side, centre crop, CLIP's mean and deviation.
 
     `fills` pads to a square first: one level per channel, or one for all.
@@ -252,7 +249,7 @@ def clip_pixels(side: int, fills: Sequence[int] = ()) -> Transform:
 
 def pixels_of(
     settings: Mapping[str, Any], fills: Sequence[int] = (), where: str = "preprocessor_config.json"
-) -> Transform:
+) -> PixelTransform:
     """The transform a preprocessor_config.json stands for.
 
     Raises:

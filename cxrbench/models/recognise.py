@@ -17,15 +17,16 @@ SIGNS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("LLaVA-Med v1 or another LLaVA v0 (adapter llava-med-v1)", {"model_type": "llava", "use_mm_proj": True}),
     ("a LLaVA in the layout of its authors", {"model_type": "llava_llama"}),
     ("a LLaVA in stock layout (hf:DIR)", {"architectures": ["LlavaForConditionalGeneration"]}),
-    ("a CheXagent (8B)", {"model_type": "chexagent"}),
-    ("CheXagent-2", {"architectures": ["CheXagentForCausalLM"]}),
-    ("MAIRA-2", {"model_type": "maira2"}),
-    ("a GPT-NeoX such as LLM-CXR", {"model_type": "gpt_neox"}),
+    ("CheXagent-2 (adapter chexagent-2)", {"architectures": ["CheXagentForCausalLM"]}),
+    ("a CheXagent of 8 billion parameters (adapter chexagent)", {"model_type": "chexagent"}),
+    ("MAIRA-2 (adapter maira-2)", {"model_type": "maira2"}),
+    ("a Gemma 3 such as MedGemma (adapter medgemma)", {"model_type": "gemma3"}),
+    ("a GPT-NeoX, the language model of LLM-CXR (adapter llm-cxr)", {"model_type": "gpt_neox"}),
     ("a LLaMA-shaped language model without an image tower (a base such as Vicuna)", {"model_type": "llama"}),
     ("a Mistral language model without an image tower", {"model_type": "mistral"}),
     ("a Phi language model without an image tower", {"model_type": "phi"}),
     ("an OpenAI CLIP", {"model_type": "clip"}),
-    ("an image encoder with a text decoder", {"model_type": "vision-encoder-decoder"}),
+    ("an image encoder with a text decoder, as CheXpert Plus's (adapter chexpert-plus)", {"model_type": "vision-encoder-decoder"}),
 )
 """What it is, and the keys of config.json that say so; the first row whose keys are all there wins."""
 

@@ -24,18 +24,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cxrbench.errors import CxrbenchError, Exit, suggest
+from cxrbench.errors import CxrbenchError, suggest
 from cxrbench.models import converted, network, stock
 from cxrbench.models.adapter import IMAGE, Encoded, Face, LoadSettings, Network
 from cxrbench.models.base import ModelCard, ModelOptions
-from cxrbench.models.checkpoint import hash_small_files, hash_weights
+from cxrbench.models.checkpoint import Checkpoint, hash_or_error, hash_small_files
+from cxrbench.models.folders import BASE as BASE
+from cxrbench.models.folders import CLIP as CLIP
+from cxrbench.models.folders import PATH as PATH
+from cxrbench.models.folders import Opened as Opened
+from cxrbench.models.folders import needed, refuse_other_choices
 from cxrbench.models.generation import MATCHED, Preset
-from cxrbench.models.keys import Plan, Row, Source, same
+from cxrbench.models.instruction import rough_cost
+from cxrbench.models.keys import Plan, same
 from cxrbench.models.recognise import another
 from cxrbench.models.shards import Shards, find_files
 from cxrbench.models.tokens import StandIn, read_tokenizer
@@ -45,31 +51,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-PATH, BASE, CLIP = "path", "base", "clip"
-"""Folders a model may need (config.MODEL_PLACES): its checkpoint, its language model, OpenAI's CLIP."""
-
 NEVER_RUN = "real weights have never been run where cxrbench is developed: converters are tested on small random ones"
-
-CHARS_PER_TOKEN, TOKENS_PER_IMAGE = 4, 576
-"""Rough sizes for sorting requests by length, nothing else."""
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A checkpoint that passed the checks, before a tensor is read.
-
-    `config` is the stock class's; `files` are all weight files, for the hash; `tokenizer` is the folder of the
-    tokenizer, None for a stand-in; `choices` are decisions that change the network, kept with the converted form.
-    """
-
-    config: Any
-    rows: Sequence[Row] = ()
-    source: Callable[[], Source] | None = None
-    files: tuple[Path, ...] = ()
-    tokenizer: Path | None = None
-    choices: Mapping[str, str] = field(default_factory=dict)
-    form: str = "original"
-
 
 Asked = tuple[str, list[str]]
 """A question, and the names of what of the sample went into it."""
@@ -156,6 +138,10 @@ class ReleasedModel:
         """How many of them one image takes."""
         return int(self.opened.config.image_seq_length)
 
+    def image_places(self, images: int) -> int:
+        """How many so many images take together."""
+        return self.image_tokens() * images
+
     # Folders.
 
     def _open(self) -> Opened:
@@ -182,21 +168,8 @@ class ReleasedModel:
         return self.open_original(folder)
 
     def place(self, key: str) -> Path:
-        """A folder the model needs.
-
-        Raises:
-            CxrbenchError: it is not known, or not there.
-        """
-        folder = self.folders.get(key)
-        if folder is None or not folder.is_dir():
-            raise CxrbenchError(
-                f"{self.name} needs {self.places[key]}"
-                + (f", and there is no folder {str(folder)!r}" if folder is not None else ""),
-                where=f"--model {self.name}",
-                fix=f"cxrbench models add {self.name} "
-                + " ".join(f"--{each} DIR" for each in dict.fromkeys((*self.needs, key))),
-            )
-        return folder
+        """A folder the model needs; see `folders.needed`."""
+        return needed(self.name, key, self.folders, self.places, self.needs)
 
     def tokenizer_folder(self) -> Path | None:
         """Where the tokenizer files of the original layout lie."""
@@ -206,19 +179,8 @@ class ReleasedModel:
         config = self.network_class().config_class.from_pretrained(folder, local_files_only=True)
         files = () if self.dummy else find_files(folder, ("model",))
         choices = {str(key): str(value) for key, value in card.get("choices", {}).items()}
-        self.check_choices(choices, folder)
+        refuse_other_choices(choices, self.options.extra, folder)
         return Opened(config, (same(),), lambda: Shards(files), files, folder, choices, "converted")
-
-    def check_choices(self, choices: Mapping[str, str], folder: Path) -> None:
-        """Refuse a setting that contradicts what a checkpoint was converted with."""
-        for key, value in choices.items():
-            wanted = self.options.extra.get(key)
-            if wanted is not None and wanted != value:
-                raise CxrbenchError(
-                    f"the checkpoint was converted with {key}={value}, not {wanted}",
-                    where=str(folder),
-                    fix=f"--set {key}={value}, or convert the original again with --set {key}={wanted}",
-                )
 
     # What it is.
 
@@ -235,6 +197,11 @@ class ReleasedModel:
         return frozenset({"image", "question"})
 
     @property
+    def needs_image(self) -> bool:
+        """Whether a sample without images is a sample it cannot answer."""
+        return True
+
+    @property
     def presets(self) -> Mapping[str, Preset]:
         """`matched`, and the authors' own."""
         own = self.reference(self.target)
@@ -249,14 +216,7 @@ class ReleasedModel:
     def _weights(self) -> str:
         if self.dummy:
             return "dummy"
-        try:
-            return hash_weights(self.opened.files)
-        except OSError as error:
-            raise CxrbenchError(
-                f"the weights cannot be read: {error.strerror}",
-                where=str(self.folders[PATH]),
-                code=Exit.INFRASTRUCTURE,
-            ) from error
+        return hash_or_error(Checkpoint(self.folders[PATH], {}, weights=self.opened.files))
 
     def identity(self) -> dict[str, Any]:
         """Hashes of weights and small files, prompt, choices, pixel rules."""
@@ -299,7 +259,7 @@ class ReleasedModel:
     def request(self, sample: Sample, kind: RequestKind, generation: Generation, seed: int) -> Request:
         """One user turn; without inputs where the sample lacks what the model needs (outcome `no_input`)."""
         images = self.pick(sample)
-        asked = self.ask(sample) if images else None
+        asked = self.ask(sample) if images or not self.needs_image else None
         if asked is None:
             return Request(sample.sample_id, kind, options=sample.options, generation=generation, seed=seed)
         question, used = asked
@@ -316,8 +276,7 @@ class ReleasedModel:
 
     def cost(self, request: Request) -> int:
         """Rough prompt length in tokens."""
-        letters = sum(len(message.text) for message in request.messages)
-        return letters // CHARS_PER_TOKEN + TOKENS_PER_IMAGE * len(request.images)
+        return rough_cost(request)
 
     def render(self, request: Request) -> str:
         """The exact prompt as text, one <image> per image."""
@@ -331,7 +290,7 @@ class ReleasedModel:
         with self._lock:
             if self._tokenizer is None:
                 folder = self.opened.tokenizer
-                made = read_tokenizer(folder, bos=self.bos) if folder is not None else StandIn.of(self.opened.config)
+                made = self.make_tokenizer(folder) if folder is not None else StandIn.of(self.opened.config)
                 made("x")  # sets truncation and padding of a fast tokenizer once, before threads share it
                 self._tokenizer = made
             return self._tokenizer
@@ -339,6 +298,10 @@ class ReleasedModel:
     @cached_property
     def _transform(self) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
         return self.transform()
+
+    def make_tokenizer(self, folder: Path) -> Any:
+        """The tokenizer of the checkpoint; overridden where its class is code in the checkpoint."""
+        return read_tokenizer(folder, bos=self.bos)
 
     def tokens(self, prompt: str) -> list[int]:
         """Token ids of a prompt, images expanded."""
@@ -349,6 +312,8 @@ class ReleasedModel:
         import numpy as np
         import torch
 
+        if not images:
+            return {}
         return {"pixel_values": torch.from_numpy(np.stack([self._transform(image) for image in images]))}
 
     def encode(self, request: Request, images: Sequence[NDArray[np.uint8]]) -> Encoded:
@@ -361,7 +326,7 @@ class ReleasedModel:
 
         ids = self.tokens(self.render(request))
         found = ids.count(self.image_token)
-        if found != self.image_tokens() * len(images):
+        if found != self.image_places(len(images)):
             raise ValueError("the text of the sample holds an image token")
         made = torch.tensor([ids])
         return Encoded(

@@ -211,6 +211,7 @@ class Deltas:
     def __init__(self, delta: Source, base: Source, *, alone: str, grows: str, ignored: str) -> None:
         self.delta, self.base = delta, base
         self._alone = re.compile(alone)
+        self._shared = set(delta.names()) & set(base.names())
         mine, theirs = set(delta.names()), {name for name in base.names() if not re.fullmatch(ignored, name)}
         lacking = sorted(
             name for name in mine - theirs if not self._alone.fullmatch(name) and not re.fullmatch(ignored, name)
@@ -243,7 +244,7 @@ class Deltas:
     def read(self, name: str) -> Tensor:
         """The sum."""
         value = self.delta.read(name)
-        if name not in self.base.names():
+        if name not in self._shared:
             return value
         base = self.base.read(name)
         made = value.float().clone()

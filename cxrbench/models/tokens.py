@@ -112,8 +112,14 @@ def around_images(tokenizer: Any, prompt: str, image_token: int, count: int) -> 
     return ids
 
 
-CLEANED = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"))
-CLEANED += ((" 's", "'s"), (" 've", "'ve"), (" 're", "'re"))
+CLEANED: tuple[tuple[str, str], ...] = (
+    (" .", "."),
+    (" ?", "?"),
+    (" !", "!"),
+    (" ,", ","),
+    (" ' ", "'"),
+    *((f" {end}", end) for end in ("n't", "'m", "'s", "'ve", "'re")),
+)
 
 
 def cleaned(text: str) -> str:

@@ -1,0 +1,96 @@
+"""What adapters of published checkpoints beyond the LLaVA family share: views, chat templates, tidied text, Phi's sizes.
+
+Standard library and jinja2 only, apart from functions that say so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cxrbench.errors import CxrbenchError
+from cxrbench.models.checkpoint import read_json
+from cxrbench.types import Image, Sample
+
+PHI = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "hidden_act",
+    "layer_norm_eps",
+    "partial_rotary_factor",
+    "max_position_embeddings",
+)
+"""Sizes of a Phi-2 a configuration must state."""
+
+PHI_MORE = ("num_key_value_heads", "rope_theta", "qk_layernorm", "bos_token_id", "eos_token_id")
+
+LATERAL_VIEWS = frozenset({"LATERAL", "LL", "XTABLE LATERAL"})
+"""Views of the data sets that show the patient from the side."""
+
+
+def is_lateral(image: Image) -> bool:
+    """Whether an image is known to show the patient from the side."""
+    return image.view in LATERAL_VIEWS
+
+
+def key_image(sample: Sample) -> Image | None:
+    """The key image of a sample, or its first; None where it has none."""
+    wanted = sample.key_image or (sample.images[0].image_id if sample.images else "")
+    return next((image for image in sample.images if image.image_id == wanted), None)
+
+
+def sections_used(sample: Sample, names: Sequence[str]) -> dict[str, str]:
+    """Sections of these names that the sample offers, without anything that would pass for an image."""
+    found = {name: sample.sections.get(name, "").replace("<image>", "image").strip() for name in names}
+    return {name: text for name, text in found.items() if text}
+
+
+def cleans(folder: Path | None) -> bool:
+    """Whether `decode` of transformers 4 tidied spaces before punctuation: yes unless the tokenizer says no."""
+    file = folder / "tokenizer_config.json" if folder is not None else None
+    said = read_json(file) if file is not None and file.is_file() else {}
+    return bool(said.get("clean_up_tokenization_spaces", True))
+
+
+def find_template(folder: Path) -> str | None:
+    """The chat template of a checkpoint, from the three places transformers has kept it; None where there is none."""
+    file = folder / "tokenizer_config.json"
+    found = read_json(file).get("chat_template") if file.is_file() else None
+    if isinstance(found, str):
+        return found
+    if (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    file = folder / "chat_template.json"
+    found = read_json(file).get("chat_template") if file.is_file() else None
+    return found if isinstance(found, str) else None
+
+
+def fill_template(template: str, messages: Sequence[Mapping[str, Any]], names: Mapping[str, str], where: Path) -> str:
+    """Render a chat template as transformers does (sandboxed, blocks trimmed), up to where the assistant answers.
+
+    Raises:
+        CxrbenchError: the template cannot be rendered.
+    """
+    import jinja2
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    try:
+        made = environment.from_string(template).render(messages=messages, add_generation_prompt=True, **names)
+    except jinja2.TemplateError as error:
+        raise CxrbenchError(
+            f"the chat template cannot be rendered: {type(error).__name__}",
+            where=str(where),
+            fix="copy the tokenizer files of the checkpoint again",
+        ) from error
+    return made
+
+
+def layers(names: Sequence[str], pattern: str) -> int:
+    """How many numbers the one group of a pattern over whole names takes."""
+    return len({found[1] for name in names if (found := re.fullmatch(pattern, name))})
