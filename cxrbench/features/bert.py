@@ -96,7 +96,7 @@ def read_tokenizer(folder: Path) -> Any:
 
 def _from_folder(kind: Any, folder: Path) -> Any:
     try:
-        return kind.from_pretrained(str(folder), local_files_only=True)
+        return kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise CxrbenchError(
             f"this folder holds no {'tokenizer' if kind is AutoTokenizer else 'config.json'} that transformers reads",

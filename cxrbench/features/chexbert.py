@@ -71,7 +71,7 @@ class Labels(Sequence[dict[str, int]]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Labelled:
-    """One report: `classes` (14,) int8 class indices, `vector` (hidden,) float32, the last hidden state at [CLS]."""
+    """One report: `classes` (14,) int8 class indices, `vector` (hidden,) the last hidden state at [CLS]."""
 
     classes: NDArray[np.int8]
     vector: NDArray[np.floating[Any]]

@@ -7,8 +7,6 @@ ever falls back on them. Never touches torch.
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -70,13 +68,6 @@ def folder(name: str, dataset: Hashable) -> Path:
             code=Exit.INFRASTRUCTURE,
         )
     return path
-
-
-@functools.cache
-def fingerprint(name: str) -> str:
-    """First 8 hex digits of the SHA-256 of the weights file, which training.json records."""
-    file = folder(name, Phantom.name) / ANNOTATORS[name].weights
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:8]
 
 
 def torch_missing() -> str | None:

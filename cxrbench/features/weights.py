@@ -202,17 +202,14 @@ def _hash(asset: str, config: Config | None) -> str:
     """8 hex digits over the files that are read of an asset and of its tokenizer, by name and content.
 
     The same files give the same hash whether they were fetched, copied or are the user's own, and whatever lies beside
-    them. What a fetch recorded is not read again.
+    them. Contents are read, once per process, and no record of them is believed: weights may change after a fetch.
     """
     settings = _settings(config)
     digest = hashlib.sha256()
     for name in (asset, *([TOKENIZER[asset]] if asset in TOKENIZER else [])):
-        found = assets.state(name, settings)
         place = assets.locate(name, settings)
-        recorded = found.record.files if found.record is not None else {}
         for file in sorted(_read_of(assets.find(name), place)):
-            content = recorded[file].sha256 if file in recorded else _sha256(place / file)
-            digest.update(f"{name}/{file}\0{content}\n".encode())
+            digest.update(f"{name}/{file}\0{_sha256(place / file)}\n".encode())
     return digest.hexdigest()[:8]
 
 

@@ -66,8 +66,8 @@ class CheXbertF1(Metric):
     presets: ClassVar[Mapping[str, str]] = {name: rule.about for name, rule in RULES.items()}
     default_preset = "miura"
     citation = (
-        "Smit et al., CheXbert: Combining Automatic Labelers and Expert Annotations for Accurate "
-        "Radiology Report Labeling Using BERT, EMNLP 2020",
+        "Smit et al., Combining Automatic Labelers and Expert Annotations for Accurate Radiology Report "
+        "Labeling Using BERT (CheXbert), EMNLP 2020",
     )
     values: ClassVar[Mapping[str, Value]] = {
         **{

@@ -15,6 +15,7 @@ import numpy as np
 
 from cxrbench.data import phantom_world
 from cxrbench.data.chexpert import LABELS
+from cxrbench.data.phantom import Phantom
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.features import chexbert, embedded, phantom_labels
 from cxrbench.features.weights import EMBEDDED, signed
@@ -42,7 +43,7 @@ class Convention:
 
     labeler: FeatureRequest
     source: str
-    dataset: str | None
+    dataset: str
     uncertain: bool
     about: str
     versions: tuple[int, int]
@@ -71,6 +72,24 @@ CONVENTIONS: Mapping[str, Convention] = {
         uncertain=True,
         about="the embedded CheXbert-shaped labeler against phantom's exact labels; uncertain counts as positive",
         versions=(chexbert.VERSION, phantom_world.VERSION),
+        asset="chexbert",
+    ),
+    "mimic-chexpert": Convention(
+        labeler=FeatureRequest("chexbert", (("of", "predictions"),)),
+        source="chexpert",
+        dataset="mimic-cxr",
+        uncertain=True,
+        about="CheXbert on predictions against CheXpert's labels of MIMIC-CXR-JPG; uncertain counts as positive",
+        versions=(chexbert.VERSION, 1),
+        asset="chexbert",
+    ),
+    "mimic-radiologist": Convention(
+        labeler=FeatureRequest("chexbert", (("of", "predictions"),)),
+        source="mimic-test-labeled",
+        dataset="mimic-cxr",
+        uncertain=True,
+        about="CheXbert on predictions against the radiologist's labels of 687 MIMIC-CXR reports; uncertain positive",
+        versions=(chexbert.VERSION, 1),
         asset="chexbert",
     ),
 }
@@ -107,16 +126,15 @@ class LabelF1(Metric):
         return CONVENTIONS[self.preset]
 
     def fit(self, corpus: Corpus) -> Context:
-        """Learn nothing, but refuse data that the labeler cannot read.
+        """Choose the labeler's weights, if it has any, and refuse data that it cannot read.
 
         Raises:
-            CxrbenchError: the preset's labeler reads another data set only.
+            CxrbenchError: the preset's labeler reads another data set only, or its weights are not here.
         """
-        bound = self.convention.dataset
-        if self.convention.asset is not None:
-            embedded.require_phantom(corpus.dataset, EMBEDDED[self.convention.asset])
-            return fit_weights(self.convention.asset, corpus)
-        if bound is not None and corpus.dataset != bound:
+        bound, asset = self.convention.dataset, self.convention.asset
+        if asset is not None and bound == Phantom.name:
+            embedded.require_phantom(corpus.dataset, EMBEDDED[asset])
+        if corpus.dataset != bound:
             given = f"of the data set {corpus.dataset!r}" if corpus.dataset else "of no known data set"
             raise CxrbenchError(
                 f"the labeler of {self.key} reads reports of {bound!r} only, and these are {given}",
@@ -124,7 +142,7 @@ class LabelF1(Metric):
                 fix=f"leave {self.name} out, or score a task of {bound}",
                 code=Exit.UNDECIDED,
             )
-        return Context()
+        return fit_weights(asset, corpus) if asset is not None else Context()
 
     def needs(self, context: Context) -> tuple[FeatureRequest, ...]:
         return (self._request(context),)

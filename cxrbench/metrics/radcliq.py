@@ -47,7 +47,7 @@ MIXES: Mapping[str, Mix] = {
         2.4665525613232559e-10,
         (0.5379231241355762, 0.6175725628125001, 0.7647942121140658, 0.44738335396242174),
         (0.3028258411486429, 0.22430938459304575, 0.2539439110169773, 0.2989271671041838),
-        (-0.37708368261038905, -0.37030009974480316, -0.25261621789593225, 4.315e-12),
+        (-0.37708368261038905, -0.37030009974480316, -0.25261621789593225, 4.315048405024756e-12),
     ),
     "v0": Mix(
         1.641666666666666,
@@ -66,6 +66,7 @@ class RadCliQ(Metric):
     """
 
     name = "radcliq"
+    version = 2
     presets: ClassVar[Mapping[str, str]] = {
         "v1": "RadCliQ-v1, the one ReXrank uses; lower is better, -1.44 where every component is 1",
         "v0": "RadCliQ-v0; lower is better",
@@ -143,7 +144,7 @@ class RadCliQ(Metric):
             given = [*metric.settings(), *fitted.items()]
             told = [metric.preset, *(f"{key}={value}" for key, value in given), f"v={metric.version}"]
             parts.append((name, ",".join(told)))
-        return (*parts, ("bleu", "2,lower,smoothed"), ("verified", "yes" if all(verified) else "no"))
+        return (*parts, ("bleu", "2,lower,smoothed,v=2"), ("verified", "yes" if all(verified) else "no"))
 
 
 SMOOTHED = 0.1
@@ -157,7 +158,12 @@ def bleu_2(pairs: Pairs) -> Floats:
 
 
 def _tokens(text: str) -> list[str]:
-    return text.lower().replace(".", " .").split(" ")
+    """As CXR-Report-Metric's run_eval.py makes them: what stands between blanks, nothing between two of them.
+
+    >>> _tokens("Clear . No effusion. ")
+    ['clear', '.', 'no', 'effusion', '.']
+    """
+    return [token for token in text.lower().replace(".", " .").split(" ") if token]
 
 
 def _bleu_2(said: list[str], true: list[str]) -> float:

@@ -82,7 +82,11 @@ class RateScore(Metric):
     name = "ratescore"
     presets: ClassVar[Mapping[str, str]] = {name: each.about for name, each in AFFINITIES.items()}
     default_preset = "long"
-    citation = ("Zhao et al., RaTEScore: A Metric for Radiology Report Generation, EMNLP 2024",)
+    citation = (
+        "Zhao et al., RaTEScore: A Metric for Radiology Report Generation, EMNLP 2024",
+        "Remy et al., BioLORD-2023: semantic textual representations fusing large language models and clinical "
+        "knowledge graph insights, JAMIA 2024",
+    )
     values: ClassVar[Mapping[str, Value]] = {
         "ratescore": Value(True, (None, None), primary=True),
         "without_entities": Value(None, (0.0, 1.0)),

@@ -29,8 +29,8 @@ class SembScore(Metric):
     presets: ClassVar[Mapping[str, str]] = {"chexbert": "cosine of CheXbert's [CLS] vectors, 512 tokens"}
     default_preset = "chexbert"
     citation = (
-        "Smit et al., CheXbert: Combining Automatic Labelers and Expert Annotations for Accurate "
-        "Radiology Report Labeling Using BERT, EMNLP 2020",
+        "Smit et al., Combining Automatic Labelers and Expert Annotations for Accurate Radiology Report "
+        "Labeling Using BERT (CheXbert), EMNLP 2020",
         "Yu et al., Evaluating progress in automatic chest X-ray radiology report generation, Patterns "
         "4(9):100802, 2023",
     )

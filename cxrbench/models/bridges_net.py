@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cxrbench.models.llava_net import PublishedLlava
 
+
 def with_prompt_only(made: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Take the images out of the inputs of every step but the first; transformers 5.17 leaves them to the class."""
     if not given.get("is_first_iteration", False) and given.get("use_cache", True):
@@ -69,12 +70,14 @@ class CheXagent2Net(PublishedLlava):
         self.post_init()
 
     @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, TokenBridge):
-            places, width = module.pos_embed.shape
-            init.copy_(module.pos_embed, sines_and_cosines(round(places**0.5), width))
-            init.normal_(module.proj, std=len(module.proj) ** -0.5)
+    def initialize_weights(self) -> None:
+        """As stock, and what of the bridge belongs to no layer; loaded weights are passed by."""
+        super().initialize_weights()
+        bridge = self.model.multi_modal_projector
+        if isinstance(bridge, TokenBridge):
+            places, width = bridge.pos_embed.shape
+            init.copy_(bridge.pos_embed, sines_and_cosines(round(places**0.5), width))
+            init.normal_(bridge.proj, std=len(bridge.proj) ** -0.5)
 
 
 class NormedTower(LlavaModel):  # type: ignore[misc]
@@ -83,9 +86,7 @@ class NormedTower(LlavaModel):  # type: ignore[misc]
     def get_image_features(self, pixel_values: torch.Tensor, **_: Any) -> BaseModelOutputWithPooling:
         """Features of each image in `pooler_output`, a list of (patches, width)."""
         last = self.vision_tower(pixel_values).last_hidden_state[:, 1:]
-        return BaseModelOutputWithPooling(
-            last_hidden_state=last, pooler_output=list(self.multi_modal_projector(last))
-        )
+        return BaseModelOutputWithPooling(last_hidden_state=last, pooler_output=list(self.multi_modal_projector(last)))
 
 
 class Maira2Net(PublishedLlava):
@@ -93,9 +94,9 @@ class Maira2Net(PublishedLlava):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        projector = self.model.multi_modal_projector
-        self.model = NormedTower(config)
-        self.model.multi_modal_projector = projector
+        made = NormedTower(config)
+        made.multi_modal_projector = self.model.multi_modal_projector
+        self.model: NormedTower = made
         self.post_init()
 
 

@@ -1,7 +1,7 @@
-"""`chexagent`: CheXagent (Chen et al. 2024), the first one of 8 billion parameters, shaped like BLIP-2 over Mistral.
+"""`chexagent`: CheXagent (Chen et al. 2024), the first of 8 billion parameters, BLIP-2 over Mistral.
 
-Read off Stanford-AIMI/CheXagent e4f31e6 (demos/run_examples_old.py, data_chexinstruct/**/templates.py); the network from
-the checkpoint's configuration and names. How two images are joined was read in another project's adapter
+Read off Stanford-AIMI/CheXagent e4f31e6 (demos/run_examples_old.py, data_chexinstruct/**/templates.py); the network
+from the checkpoint's configuration and names. How two images are joined was read in another project's adapter
 (hq0709/reading-is-not-writing-code 4701456, chexagent8.py), not in the authors' code. Real weights have never been run
 here.
 """
@@ -19,10 +19,11 @@ from cxrbench.models.adapter import IMAGE
 from cxrbench.models.base import ModelCard
 from cxrbench.models.checkpoint import read_json
 from cxrbench.models.generation import MATCHED, Preset, documented
-from cxrbench.models.keys import Drop, Row, same
+from cxrbench.models.keys import Drop, Row, Source, same
 from cxrbench.models.recognise import another
 from cxrbench.models.released import NEVER_RUN, Asked, Opened, ReleasedModel
 from cxrbench.models.shards import Shards, find_files
+from cxrbench.models.sizes import MISTRAL_USUAL, grid_of_patches, layers, llama, shape
 from cxrbench.types import Image, Sample
 
 if TYPE_CHECKING:
@@ -51,15 +52,7 @@ IMAGE_TOKEN = 0
 
 DEMO = "Stanford-AIMI/CheXagent e4f31e6, demos/run_examples_old.py"
 VISION = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size")
-VISION_MORE = ("hidden_act", "layer_norm_eps", "qkv_bias", "attention_dropout")
 QUERIES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-QUERIES_MORE = (
-    "encoder_hidden_size",
-    "cross_attention_frequency",
-    "hidden_act",
-    "layer_norm_eps",
-    "max_position_embeddings",
-)
 MISTRAL = (*llava.LLAMA, "num_key_value_heads", "rope_theta", "sliding_window", "max_position_embeddings")
 
 PIXELS: Mapping[str, Any] = {"image_processor_type": "BlipImageProcessor"}
@@ -83,7 +76,7 @@ class CheXagent(ReleasedModel):
     }
     CARD: ClassVar[ModelCard] = ModelCard(
         name="chexagent",
-        about="CheXagent, a ViT of 40 layers at 448 px, a Q-Former of 128 queries and Mistral-7B, 8.4 billion parameters",
+        about="CheXagent, a ViT of 40 layers at 448 px, 128 queries and Mistral-7B, 8.4 billion parameters",
         source="https://huggingface.co/StanfordAIMI/CheXagent-8b, code https://github.com/Stanford-AIMI/CheXagent",
         revision="the revision you have is named by the hash of its weights",
         licence="CC BY-NC-ND 4.0 (the code repository); the copy of the model page that was read states none",
@@ -121,16 +114,14 @@ class CheXagent(ReleasedModel):
         if body.get("model_type") != "chexagent" or "qformer_config" not in body:
             raise another(folder, self.CARD.about)
         parts = llava.need(body, ("vision_config", "qformer_config", "text_config", "num_query_tokens"), file)
+        files = find_files(folder)
+        source = Shards(files)
         config = configuration(
-            {**llava.need(parts["vision_config"], VISION, file), **llava.also(parts["vision_config"], VISION_MORE)},
-            {**llava.need(parts["qformer_config"], QUERIES, file), **llava.also(parts["qformer_config"], QUERIES_MORE)},
-            {
-                **llava.also(parts["text_config"], ("hidden_act", "bos_token_id", "eos_token_id", "head_dim")),
-                **llava.need(parts["text_config"], MISTRAL, file),
-            },
+            vision_sizes(source, parts["vision_config"]),
+            query_sizes(source, parts["qformer_config"]),
+            llama(source, "language_model.model.", parts["text_config"], MISTRAL_USUAL),
             int(parts["num_query_tokens"]),
         )
-        files = find_files(folder)
         return Opened(config, ROWS, lambda: Shards(files), files, folder)
 
     def full_size(self) -> Opened:
@@ -233,9 +224,33 @@ class CheXagent(ReleasedModel):
         return module.vision_model
 
 
-def configuration(
-    vision: Mapping[str, Any], queries: Mapping[str, Any], text: Mapping[str, Any], count: int
-) -> Any:
+def vision_sizes(source: Source, stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the tower: what config.json states over what the shapes show, 16 heads where it is silent."""
+    embeddings, first = "vision_model.embeddings.", "vision_model.encoder.layers.0."
+    found = {
+        **grid_of_patches(source, f"{embeddings}patch_embedding.weight", f"{embeddings}position_embedding", 1),
+        "intermediate_size": shape(source, f"{first}mlp.fc1.weight")[0],
+        "num_hidden_layers": layers(source, r"vision_model\.encoder\.layers\.(\d+)\.mlp\.fc1\.weight"),
+        "num_attention_heads": 16,
+    }
+    return {**found, **llava.also(stated, (*found, "hidden_act", "layer_norm_eps", "qkv_bias"))}
+
+
+def query_sizes(source: Source, stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the Q-Former, in the same way; BERT's 12 heads where config.json is silent."""
+    first = "qformer.encoder.layer.0."
+    found = {
+        "hidden_size": shape(source, "qformer.layernorm.weight")[0],
+        "intermediate_size": shape(source, f"{first}intermediate_query.dense.weight")[0],
+        "encoder_hidden_size": shape(source, f"{first}crossattention.attention.key.weight")[1],
+        "num_hidden_layers": layers(source, r"qformer\.encoder\.layer\.(\d+)\.output_query\.dense\.weight"),
+        "num_attention_heads": 12,
+    }
+    more = ("vocab_size", "cross_attention_frequency", "hidden_act", "layer_norm_eps", "max_position_embeddings")
+    return {**found, **llava.also(stated, (*found, *more))}
+
+
+def configuration(vision: Mapping[str, Any], queries: Mapping[str, Any], text: Mapping[str, Any], count: int) -> Any:
     """The stock configuration of BLIP-2 over Mistral."""
     from transformers import Blip2Config, Blip2QFormerConfig, Blip2VisionConfig, MistralConfig
 

@@ -1,8 +1,8 @@
 """`chexagent-2`: CheXagent-2 (Chen et al. 2024), XraySigLIP ViT-L/16 at 512 px and a Phi-2-shaped language model.
 
-Read off Stanford-AIMI/CheXagent e4f31e6 (evaluation_chexbench/**, data_chexinstruct/**/templates.py) and the code in
-the checkpoint (modeling_chexagent.py, modeling_visual.py, tokenization_chexagent.py). Real weights have never been run
-here.
+Read off Stanford-AIMI/CheXagent e4f31e6 (evaluation_chexbench/**, data_chexinstruct/**/templates.py) and a copy of the
+code in the checkpoint (modeling_chexagent.py, modeling_visual.py, tokenization_chexagent.py as 4-thkind/VERA holds
+them). Real weights have never been run here.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from cxrbench.models.base import ModelCard
 from cxrbench.models.checkpoint import read_json
 from cxrbench.models.generation import MATCHED, Preset
 from cxrbench.models.keys import Drop, Row, Source, to
-from cxrbench.models.published import PHI, PHI_MORE, cleans, layers, sections_used
+from cxrbench.models.published import PHI, PHI_MORE, cleans, sections_used
 from cxrbench.models.published_pixels import square
 from cxrbench.models.recognise import another
 from cxrbench.models.released import NEVER_RUN, Asked, Opened, ReleasedModel
 from cxrbench.models.shards import Shards, find_files
+from cxrbench.models.sizes import grid_of_patches, layers
 from cxrbench.models.tagged_bpe import read_tagged
 from cxrbench.models.tokens import around_images, cleaned
 from cxrbench.types import Image, Sample
@@ -189,7 +190,7 @@ class CheXagent2(ReleasedModel):
             quirks=(
                 "an impression is written from the findings of the reference report; no image is shown",
                 "the original cuts off the last token, also where it is no end token; here no text is cut",
-                "the original spells the image's path between its tags; the network never sees it, so here it is filler",
+                "the original spells an image's path between its tags, which the network never sees: here filler",
                 "the original runs batches of one: --batch-size 1",
             ),
         )
@@ -277,16 +278,12 @@ def siglip_config(source: Source, prefix: str) -> Any:
     """
     from transformers import SiglipVisionConfig
 
-    first = f"{prefix}embeddings.patch_embedding.weight"
-    if first not in source.names():
-        raise CxrbenchError("the checkpoint holds no image tower", where=source.where, fix="copy all weight files")
-    width, _, _, patch = source.shape(first)
+    embeddings = f"{prefix}embeddings."
+    seen = grid_of_patches(source, f"{embeddings}patch_embedding.weight", f"{embeddings}position_embedding.weight", 0)
     return SiglipVisionConfig(
-        hidden_size=width,
+        **seen,
         intermediate_size=source.shape(f"{prefix}encoder.layers.0.mlp.fc1.weight")[0],
-        num_hidden_layers=layers(source.names(), rf"{TOWER}encoder\.layers\.(\d+)\.mlp\.fc1\.weight"),
-        num_attention_heads=width // llava.HEAD_WIDTH,
-        image_size=round(source.shape(f"{prefix}embeddings.position_embedding.weight")[0] ** 0.5) * patch,
-        patch_size=patch,
+        num_hidden_layers=layers(source, rf"{TOWER}encoder\.layers\.(\d+)\.mlp\.fc1\.weight"),
+        num_attention_heads=seen["hidden_size"] // llava.HEAD_WIDTH,
         vision_use_head=False,
     )

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cxrbench.errors import CxrbenchError
 from cxrbench.models import llava_shared as llava
 from cxrbench.models import network, stock
+from cxrbench.models.adapter import Network
 from cxrbench.models.base import ModelCard
 from cxrbench.models.checkpoint import read_json
 from cxrbench.models.generation import MATCHED, Preset
@@ -48,7 +50,7 @@ class CheXpertPlus(ReleasedModel):
 
     name: ClassVar[str] = "chexpert-plus"
     targets: ClassVar[tuple[str, ...]] = ("findings", "impression")
-    settings: ClassVar[Mapping[str, str]] = {"target": "findings or impression: which of the checkpoints the folder is"}
+    settings: ClassVar[Mapping[str, str]] = {"target": "findings or impression: what the checkpoint was trained on"}
     CARD: ClassVar[ModelCard] = ModelCard(
         name="chexpert-plus",
         about="a baseline of CheXpert Plus, Swinv2 and a BERT decoder of two layers",
@@ -60,13 +62,13 @@ class CheXpertPlus(ReleasedModel):
         targets=("findings", "impression"),
         inputs=("the key image",),
         published=(
-            "mimic-cxr-findings on MIMIC-CXR test: ROUGE-L 25.36, BERTScore 53.51, RadGraph simple 27.43, partial 24.43,"
-            " complete 18.10, BLEU 5.73, CheXbert micro-5 55.30, micro-14 49.72, macro-5 47.04, macro-14 32.16"
-            f" (primary: {PAGE})",
+            "mimic-cxr-findings on MIMIC-CXR test: ROUGE-L 25.36, BERTScore 53.51, RadGraph simple 27.43,"
+            " partial 24.43, complete 18.10, BLEU 5.73, CheXbert micro-5 55.30, micro-14 49.72, macro-5 47.04,"
+            f" macro-14 32.16 (primary: {PAGE})",
             "mimic-cxr-impression on MIMIC-CXR test: ROUGE-L 23.37, RadGraph partial 23.51, CheXbert micro-14 48.37"
             f" (primary: {PAGE})",
         ),
-        notes=f"the folder's name is not asked: target=findings or impression must be that of its training; {NEVER_RUN}",
+        notes=f"target=findings or impression must be that of its training: the folder does not say; {NEVER_RUN}",
     )
 
     def network_class(self) -> Any:
@@ -81,8 +83,9 @@ class CheXpertPlus(ReleasedModel):
 
         file = folder / "config.json"
         body = read_json(file) if file.is_file() else {}
-        encoder = body.get("encoder") if isinstance(body.get("encoder"), dict) else {}
-        if body.get("model_type") != "vision-encoder-decoder" or encoder.get("model_type") != "swinv2":
+        encoder = body.get("encoder")
+        swinv2 = isinstance(encoder, dict) and encoder.get("model_type") == "swinv2"
+        if body.get("model_type") != "vision-encoder-decoder" or not swinv2:
             raise another(folder, self.CARD.about)
         with stock._reading(folder, "configuration"):
             config = VisionEncoderDecoderConfig.from_pretrained(folder, local_files_only=True)
@@ -171,6 +174,10 @@ class CheXpertPlus(ReleasedModel):
         """The end token of config.json, BERT's [SEP] where it states none."""
         stated = getattr(self.opened.config, "eos_token_id", None)
         return (int(stated) if stated is not None else self._special("sep_token_id", 102),)
+
+    def finish(self, made: Network) -> Network:
+        """Rows that have ended are filled with [PAD], which is not the end token here."""
+        return replace(made, pad=self._special("pad_token_id", 0))
 
     def tokens(self, prompt: str) -> list[int]:
         """The start token: [CLS]."""

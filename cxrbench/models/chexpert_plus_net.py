@@ -1,4 +1,4 @@
-"""Stock image encoder with a text decoder, called as the engines call a decoder. Imports torch: inside functions only."""
+"""Stock image encoder with a text decoder, called as the engines call a decoder. Imports torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from transformers import VisionEncoderDecoderModel
 
 
 class ReportDecoder(VisionEncoderDecoderModel):  # type: ignore[misc]
-    """`input_ids` are the text so far (one start token), `pixel_values` the images; nothing else differs from stock."""
+    """`input_ids` are the text so far (one start token), `pixel_values` the images; nothing else differs from stock.
+
+    Swinv2 has no attention but eager in transformers 5, so it is eager whatever is asked for; the network says so.
+    """
+
+    @classmethod
+    def _from_config(cls, config: Any, **kwargs: Any) -> Any:
+        return super()._from_config(config, **{**kwargs, "attn_implementation": "eager"})
 
     def forward(
         self, input_ids: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None, **others: Any

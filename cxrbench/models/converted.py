@@ -31,8 +31,11 @@ COPIED = (
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
+    "vocab.txt",
     "merges.txt",
     "*.model",
+    "chat_template*",
+    "generation_config.json",
     "preprocessor_config.json",
 )
 """Files that go along as they are."""

@@ -92,8 +92,13 @@ class LlavaMed(ReleasedModel):
 
         return PublishedLlava
 
+    def wanted(self) -> Mapping[str, str]:
+        """The user's settings; the preset `reference` means OpenAI's tower unless they say otherwise."""
+        implied = {"tower": "openai"} if self.options.preset == "reference" else {}
+        return {**implied, **self.options.extra}
+
     def _tower(self, folder: Path) -> str:
-        wanted = self.options.extra.get("tower") or ("openai" if self.options.preset == "reference" else None)
+        wanted = self.wanted().get("tower")
         if wanted is None:
             raise CxrbenchError(
                 "there are two models of this name, and which image tower is meant has to be said",

@@ -8,7 +8,6 @@ generate_eval.py, encode_cxr_all.py, decode_cxr_all.py) and taming-transformers.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -93,7 +92,7 @@ class LlmCxr(ReleasedModel):
     targets: ClassVar[tuple[str, ...]] = ("impression",)
     settings: ClassVar[Mapping[str, str]] = {
         "target": "impression",
-        "instruction": "which of the authors' ten wordings, 1 to 10, or random (the default), drawn by the sample's seed",
+        "instruction": "which of the authors' ten wordings, 1 to 10, or random (by the sample's seed, the default)",
     }
     places: ClassVar[Mapping[str, str]] = {
         PATH: "the folder that holds both unpacked archives, language model and VQ-GAN, or of the converted checkpoint"
@@ -211,7 +210,7 @@ class LlmCxr(ReleasedModel):
         """The chosen wording, or the one a seed draws."""
         if self.instruction != RANDOM:
             return choices[int(self.instruction) - 1]
-        return random.Random(seed).choice(choices)
+        return choices[seed % len(choices)]
 
     def ask(self, sample: Sample) -> Asked | None:
         """The first wording, in whose place `request` puts the drawn one; a question takes its place."""

@@ -42,9 +42,7 @@ class LlmCxrNet(GPTNeoXForCausalLM):  # type: ignore[misc]
         if pixel_values is not None and input_ids is not None:
             places = input_ids == self.config.image_token_id
             input_ids = input_ids.masked_scatter(places, self.codes(pixel_values))
-        return super().forward(
-            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, **others
-        )
+        return super().forward(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, **others)
 
     def prepare_inputs_for_generation(self, *arguments: Any, **kwargs: Any) -> dict[str, Any]:
         """Pictures go in with the prompt and not with later tokens."""

@@ -1,8 +1,9 @@
 """`maira-2`: MAIRA-2 (Bannur et al. 2024), RAD-DINO at 518 px, a projector of four layers and a Vicuna-shaped model.
 
-Read off the code in the checkpoint (processing_maira2.py: prompt, order of images, stretch of levels) and the model
-card's example. The words around the user's turn are the checkpoint's own chat template. Real weights have never been
-run here.
+Read off a copy of the code in the checkpoint (processing_maira2.py in johannes2moll/maira_rrg f8c7a71: prompt, order of
+images, stretch of levels; the copy changes the task's words, which are those X-iZhang/Libra 0d6c56a quotes) and public
+copies of the model card's example. The words around the user's turn are the checkpoint's own chat template. Real
+weights have never been run here.
 """
 
 from __future__ import annotations
@@ -19,12 +20,20 @@ from cxrbench.models.base import ModelCard
 from cxrbench.models.checkpoint import read_json
 from cxrbench.models.generation import MATCHED, Preset
 from cxrbench.models.instruction import parts_of
-from cxrbench.models.keys import Drop, Row, to
-from cxrbench.models.published import fill_template, find_template, is_lateral, key_image, sections_used
+from cxrbench.models.keys import Drop, Row, Source, to
+from cxrbench.models.published import (
+    dinov2_attention,
+    fill_template,
+    find_template,
+    is_lateral,
+    key_image,
+    sections_used,
+)
 from cxrbench.models.published_pixels import Stretched
 from cxrbench.models.recognise import another
 from cxrbench.models.released import NEVER_RUN, Asked, Opened, ReleasedModel
 from cxrbench.models.shards import Shards, find_files
+from cxrbench.models.sizes import LLAMA_USUAL, grid_of_patches, layers, llama, shape
 from cxrbench.types import Image, Sample
 
 if TYPE_CHECKING:
@@ -43,7 +52,7 @@ STAND_IN = (
 """For speed with random weights where there is no checkpoint; with one, its own template is used."""
 
 CODE = "microsoft/maira-2, processing_maira2.py"
-EXAMPLE = "microsoft/maira-2, README.md (model card), findings generation without grounding"
+EXAMPLE = "microsoft/maira-2, README.md (model card, read in public copies), findings without grounding"
 PIXELS: Mapping[str, Any] = {
     "image_processor_type": "BitImageProcessor",
     "size": {"shortest_edge": 518},
@@ -57,14 +66,14 @@ PIXELS: Mapping[str, Any] = {
 def rows(depth: int) -> tuple[Row, ...]:
     """The key map: DINOv2 with its old names, a projector in a row, LLaMA."""
     layer, stock = r"vision_tower\.encoder\.layer\.(\d+)\.", rf"{llava.TOWER}.encoder.layer.\1"
-    attention = {"query": "q", "key": "k", "value": "v"}
+    attention = dinov2_attention()
     return (
         Drop(r".*\.rotary_emb\.inv_freq", llava.WORKED_OUT),
         *(
-            to(rf"{layer}attention\.attention\.{old}\.(.+)", rf"{stock}.attention.{new}_proj.\2")
-            for old, new in attention.items()
+            to(rf"{layer}attention\.attention\.{part}\.(.+)", rf"{stock}.{attention[part]}.\2")
+            for part in ("query", "key", "value")
         ),
-        to(rf"{layer}attention\.output\.dense\.(.+)", rf"{stock}.attention.o_proj.\2"),
+        to(rf"{layer}attention\.output\.dense\.(.+)", rf"{stock}.{attention['output']}.\2"),
         to(r"vision_tower\.(.+)", rf"{llava.TOWER}.\1"),
         *(
             to(rf"multi_modal_projector\.layers\.{2 * number}\.(.+)", rf"{llava.PROJECTOR}.linear_{number + 1}.\1")
@@ -158,22 +167,19 @@ class Maira2(ReleasedModel):
             ("text_config", "vision_config", "image_token_index", "projector_n_layers", "vision_feature_layer"),
             file,
         )
-        vision, text = stated["vision_config"], stated["text_config"]
-        _refuse(body, vision, file)
-        sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size")
-        tower = Dinov2Config(
-            **llava.need(vision, sizes, file),
-            **llava.also(vision, ("mlp_ratio", "hidden_act", "layer_norm_eps", "qkv_bias", "use_swiglu_ffn")),
-        )
+        files = find_files(folder)
+        source = Shards(files)
+        tower = Dinov2Config(**dinov2(source, stated["vision_config"]))
+        _refuse(body, stated["vision_config"], tower.num_hidden_layers, file)
+        text = llama(source, "language_model.model.", stated["text_config"], LLAMA_USUAL)
         depth = int(stated["projector_n_layers"])
         config = llava.llava_config(
             tower,
-            llama_config(text, file),
+            llama_config({**text, "rope_scaling": stated["text_config"].get("rope_scaling")}, file),
             int(stated["image_token_index"]),
             vision_feature_layer=-1,
             projector_depth=depth,
         )
-        files = find_files(folder)
         return Opened(config, rows(depth), lambda: Shards(files), files, folder)
 
     def full_size(self) -> Opened:
@@ -300,9 +306,25 @@ VICUNA_7B: Mapping[str, Any] = {
 """Sizes of MAIRA-2's language model."""
 
 
-def _refuse(body: Mapping[str, Any], vision: Mapping[str, Any], file: Path) -> None:
+def dinov2(source: Source, stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the tower: what config.json states over what the shapes show (heads are 64 wide)."""
+    embeddings = "vision_tower.embeddings."
+    seen = grid_of_patches(
+        source, f"{embeddings}patch_embeddings.projection.weight", f"{embeddings}position_embeddings", 1
+    )
+    width = seen["hidden_size"]
+    found = {
+        **seen,
+        "num_hidden_layers": layers(source, r"vision_tower\.encoder\.layer\.(\d+)\.mlp\.fc1\.weight"),
+        "num_attention_heads": width // llava.HEAD_WIDTH,
+        "mlp_ratio": shape(source, "vision_tower.encoder.layer.0.mlp.fc1.weight")[0] // width,
+    }
+    return {**found, **llava.also(stated, (*found, "hidden_act", "layer_norm_eps", "qkv_bias", "use_swiglu_ffn"))}
+
+
+def _refuse(body: Mapping[str, Any], vision: Mapping[str, Any], count: int, file: Path) -> None:
     """Only the last stage with its norm, without the class token, was ever published."""
-    last = [f"stage{vision.get('num_hidden_layers')}"]
+    last = [f"stage{count}"]
     wanted = {
         "vision_feature_layer": (body["vision_feature_layer"], -1),
         "vision_feature_select_strategy": (body.get("vision_feature_select_strategy", "default"), "default"),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SYSTEM = "You are an expert radiologist."
 """The model card's example; its user says "Describe this X-ray"."""
 
-CARD_EXAMPLE = "https://huggingface.co/google/medgemma-4b-it, README.md (model card), how to use"
+CARD_EXAMPLE = "google/medgemma-4b-it, README.md (model card, read in public copies), how to use"
 
 SIZES: Mapping[str, Mapping[str, int]] = {
     "4b": {

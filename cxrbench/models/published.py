@@ -1,12 +1,12 @@
-"""What adapters of published checkpoints beyond the LLaVA family share: views, chat templates, tidied text, Phi's sizes.
+"""What adapters of published checkpoints beyond the LLaVA family share: views, templates, tidied text, Phi's sizes.
 
 Standard library and jinja2 only, apart from functions that say so.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,17 @@ def fill_template(template: str, messages: Sequence[Mapping[str, Any]], names: M
     return made
 
 
-def layers(names: Sequence[str], pattern: str) -> int:
-    """How many numbers the one group of a pattern over whole names takes."""
-    return len({found[1] for name in names if (found := re.fullmatch(pattern, name))})
+@cache
+def dinov2_attention() -> Mapping[str, str]:
+    """What the installed DINOv2 calls the four parts of its attention: transformers renamed them after 5.17."""
+    import torch
+    from transformers import Dinov2Config, Dinov2Model
+
+    with torch.device("meta"):
+        names = Dinov2Model(Dinov2Config(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)).state_dict()
+    if "encoder.layer.0.attention.q_proj.weight" in names:
+        return {part: f"attention.{part[0]}_proj" for part in ("query", "key", "value", "output")}
+    return {
+        **{part: f"attention.attention.{part}" for part in ("query", "key", "value")},
+        "output": "attention.output.dense",
+    }

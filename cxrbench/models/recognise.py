@@ -26,7 +26,10 @@ SIGNS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("a Mistral language model without an image tower", {"model_type": "mistral"}),
     ("a Phi language model without an image tower", {"model_type": "phi"}),
     ("an OpenAI CLIP", {"model_type": "clip"}),
-    ("an image encoder with a text decoder, as CheXpert Plus's (adapter chexpert-plus)", {"model_type": "vision-encoder-decoder"}),
+    (
+        "an image encoder with a text decoder, as CheXpert Plus's (adapter chexpert-plus)",
+        {"model_type": "vision-encoder-decoder"},
+    ),
 )
 """What it is, and the keys of config.json that say so; the first row whose keys are all there wins."""
 

@@ -105,6 +105,10 @@ class ReleasedModel:
         """Settings to look at these folders with, for a model that has to be told what is meant."""
         return {}
 
+    def wanted(self) -> Mapping[str, str]:
+        """Settings a converted checkpoint must not contradict."""
+        return self.options.extra
+
     def network_class(self) -> Any:
         """The stock class, or a small subclass of it."""
         raise NotImplementedError
@@ -179,7 +183,7 @@ class ReleasedModel:
         config = self.network_class().config_class.from_pretrained(folder, local_files_only=True)
         files = () if self.dummy else find_files(folder, ("model",))
         choices = {str(key): str(value) for key, value in card.get("choices", {}).items()}
-        refuse_other_choices(choices, self.options.extra, folder)
+        refuse_other_choices(choices, self.wanted(), folder)
         return Opened(config, (same(),), lambda: Shards(files), files, folder, choices, "converted")
 
     # What it is.

@@ -1,4 +1,4 @@
-"""A VQ-GAN in the module names of taming-transformers: pictures to codes and back. Imports torch: inside functions only.
+"""A VQ-GAN in the module names of taming-transformers: pictures to codes and back. Imports torch.
 
 Esser et al. 2021, Taming Transformers; names and sizes are those of taming/models/vqgan.py (VQModel) and
 taming/modules/diffusionmodules/model.py, so that its checkpoints need no key map. Training parts are not here.
@@ -7,6 +7,7 @@ taming/modules/diffusionmodules/model.py, so that its checkpoints need no key ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -100,20 +101,23 @@ class Double(nn.Module):
 
 
 class Level(nn.Module):
-    """The blocks of one resolution, and what leads to the next one."""
+    """The blocks of one resolution; `downsample` or `upsample`, where there is one, leads to the next."""
 
     def __init__(self, widths: Sequence[int], *, attends: bool) -> None:
         super().__init__()
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.block = nn.ModuleList(ResnetBlock(width, out) for width, out in pairs)
         self.attn = nn.ModuleList(AttnBlock(out) for _, out in pairs if attends)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """(n, first width, h, w) -> (n, last width, h, w)."""
+        """(n, first width, h, w) -> (n, last width, h, w), or what the next level takes."""
         for number, block in enumerate(self.block):
             image = block(image)
             if len(self.attn):
                 image = self.attn[number](image)
+        for name in ("downsample", "upsample"):
+            if name in self._modules:
+                image = self.get_submodule(name)(image)
         return image
 
 
@@ -142,8 +146,6 @@ class Encoder(nn.Module):
         hidden: torch.Tensor = self.conv_in(image)
         for level in self.down:
             hidden = level(hidden)
-            if hasattr(level, "downsample"):
-                hidden = level.downsample(hidden)
         made: torch.Tensor = self.conv_out(functional.silu(self.norm_out(self.mid(hidden))))
         return made
 
@@ -174,8 +176,6 @@ class Decoder(nn.Module):
         hidden: torch.Tensor = self.mid(self.conv_in(latent))
         for level in reversed(self.up):
             hidden = level(hidden)
-            if hasattr(level, "upsample"):
-                hidden = level.upsample(hidden)
         made: torch.Tensor = self.conv_out(functional.silu(self.norm_out(hidden)))
         return made
 

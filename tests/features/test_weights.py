@@ -1,5 +1,7 @@
 """Which weights read what, and their hash: that of the files an annotator reads, however they came here."""
 
+import io
+import json
 import shutil
 
 import pytest
@@ -157,3 +159,39 @@ def test_weights_survive_json_and_full_precision_is_not_said():
     for weights in (Weights("chexbert", "1a2b3c4d"), Weights("chexbert", "1a2b3c4d", "bf16")):
         assert Weights.of(weights.as_data()) == weights == Weights.asked(dict(weights.settings))
     assert Weights("chexbert", "1a2b3c4d").as_data() == {"name": "chexbert", "hash": "1a2b3c4d"}
+
+
+def test_weights_that_changed_after_they_were_fetched_are_other_weights(place):
+    for name in ("chexbert", "bert-base-uncased"):
+        record(place / name, name)
+    before = choose("chexbert", None)
+    file = place / "chexbert/chexbert.pth"
+    content = bytearray(file.read_bytes())
+    content[-5000] ^= 1
+    file.write_bytes(bytes(content))
+    assert assets.state("chexbert", load_config()).status == "here", "the size is what the record says"
+    assert choose("chexbert", None) != before
+
+
+def test_a_fetched_tokenizer_of_another_encoder_is_refused_and_ones_own_is_not(tmp_path, place):
+    from cxrbench.features.radgraph import check_encoder
+
+    named = json.loads((place / "radgraph/config.json").read_text())["model"]["embedder"]["token_embedders"]["bert"]
+    own = Weights("radgraph", "1a2b3c4d")
+    check_encoder(own, place / "radgraph", None)
+    record(place / "pubmedbert", "pubmedbert")
+    with pytest.raises(CxrbenchError, match="the encoder in this archive") as caught:
+        check_encoder(own, place / "radgraph", None)
+    assert named["model_name"] in caught.value.fix
+    check_encoder(own, place / "radgraph", paths(tmp_path, place, "pubmedbert"))
+
+
+def test_a_folder_of_weights_runs_no_code(tmp_path, monkeypatch):
+    from cxrbench.features.bert import read_config
+
+    (tmp_path / "config.json").write_text('{"model_type": "x", "auto_map": {"AutoConfig": "evil.Evil"}}')
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\ny\n"))
+    with pytest.raises(CxrbenchError):
+        read_config(tmp_path)
+    assert not (tmp_path / "ran").exists()

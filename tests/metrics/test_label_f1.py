@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxrbench import registry
+from cxrbench.assets import needed_by
 from cxrbench.data.phantom import studies
 from cxrbench.errors import CxrbenchError
+from cxrbench.features.base import Sides
+from cxrbench.features.chexbert import Labelled
 from cxrbench.metrics.base import SCORED, SKIPPED, Context, Corpus, Pairs
 from cxrbench.metrics.label_f1 import CONVENTIONS, LABELS, NO_FINDING, LabelF1, slug
 
@@ -104,6 +107,29 @@ def test_other_data_are_refused(dataset):
     with pytest.raises(CxrbenchError, match="reads reports of 'phantom' only") as caught:
         METRIC.fit(Corpus(["Mild edema."], dataset=dataset))
     assert "label-f1" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("preset", "source"), [("mimic-chexpert", "chexpert"), ("mimic-radiologist", "mimic-test-labeled")]
+)
+def test_chexbert_on_predictions_meets_the_labels_that_mimic_ships(preset, source):
+    metric = LabelF1(preset)
+    context = Context.of({"weights": {"name": "chexbert", "hash": "1a2b3c4d"}})
+    classes = np.zeros((3, 14), np.int8)
+    edema, effusion = LABELS.index("Edema"), LABELS.index("Pleural Effusion")
+    classes[0, edema], classes[1, effusion], classes[2, effusion] = 1, 3, 2
+    made = Sides([Labelled(row, np.zeros(4, np.float32)) for row in classes])
+    (request,) = metric.needs(context)
+    assert request.name == "chexbert"
+    assert ("of", "predictions") in request.settings
+    labels = [{source: {"Edema": 1.0}}, {source: {"Pleural Effusion": 1.0}}, {"negbio": {}}]
+    pairs = Pairs(["1", "2", "3"], ["a", "b", "c"], ["", "", ""], labels)
+    found = metric.statistics(pairs, {request: made}, context)
+    assert found.status[:, 0].tolist() == [SCORED, SCORED, SKIPPED]
+    assert metric.value(found.rows[:, 0].sum(axis=0))["micro_f1"] == 1
+    with pytest.raises(CxrbenchError, match="reads reports of 'mimic-cxr' only"):
+        metric.fit(Corpus([], dataset="phantom"))
+    assert {asset.name for asset in needed_by(metric.key)} == {"chexbert", "bert-base-uncased"}
 
 
 def test_an_unknown_preset_is_named():
