@@ -17,14 +17,16 @@ from cxrbench import __version__, registry
 from cxrbench.atomic import write_atomic
 from cxrbench.config import cache_dir
 from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.features.base import device_kind
 from cxrbench.features.store import Store
 from cxrbench.features.weights import fits
-from cxrbench.metrics.base import ALONE, Context, Corpus, Resources, short_hash
+from cxrbench.metrics.base import ALONE, Context, Corpus, Resources, comparable, short_hash
 from cxrbench.scoring import Chosen, Progress, Scored, choose, make_metric, score, texts_hash
 from cxrbench.store import RunFolder
 from cxrbench.summary import Confidence, speed_entry, summarise
 from cxrbench.tables import Scores, StoredSamples, read_samples, read_scores, write_scores
 from cxrbench.types import Access, Manifest, Prediction, Sample
+from cxrbench.verified import scored_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ def with_store(resources: Resources, dataset: str | None) -> Resources:
     """The same resources with the feature store of a data set (of bare files together, where there is none)."""
     if resources.config is None:
         return resources
-    return replace(resources, store=Store(cache_dir() / "features" / (dataset or BARE)))
+    judge = resources.judge.at(cache_dir() / "judges" / (dataset or BARE)) if resources.judge is not None else None
+    return replace(resources, store=Store(cache_dir() / "features" / (dataset or BARE)), judge=judge)
 
 
 BARE = "files"
@@ -51,7 +54,9 @@ BARE = "files"
 
 
 def _noted(scored: Scored, sources: Sources) -> Scored:
-    """A metric that learnt from a given word list says so wherever its score stands."""
+    """A metric that learnt from a given word list, or was judged, says so wherever its score stands."""
+    if scored.metric.judged and scored.statistics is not None and sources.resources.judge is not None:
+        return replace(scored, notes=tuple(sources.resources.judge.told(scored.context.data["rubrics"])))
     if sources.vocabulary is None or "vocabulary" not in scored.context.data:
         return scored
     return replace(scored, notes=(f"{scored.metric.key}: a given vocabulary of {len(sources.vocabulary)} words",))
@@ -69,13 +74,22 @@ def embedded_notes(results: Sequence[Scored]) -> list[str]:
     return [f"{', '.join(keys)}: {said}"] if keys else []
 
 
+def _unkept(results: Sequence[Scored], sources: Sources, dataset: str | None) -> list[str]:
+    """Annotations that could not be kept cost the next scoring the same time again, so it is said."""
+    store = with_store(sources.resources, dataset).store
+    read = any(each.statistics is not None and "|verified:" in each.signature for each in results)
+    if store is None or not read or store.usable():
+        return []
+    return [f"annotations were not kept, the next scoring makes them again: {store.file.parent} cannot be written"]
+
+
 def _file_name(key: str) -> str:
-    return key.replace(":", ".")
+    return key.replace(":", ".").replace("/", "_")
 
 
 def score_file(run: RunFolder, scored: Scored) -> Path:
-    """scores/<metric>@<sig8>.parquet."""
-    return run.path / "scores" / f"{_file_name(scored.metric.key)}@{short_hash(scored.signature)}.parquet"
+    """scores/<metric>@<sig8>.parquet; the same whether or not the weights were verified meanwhile."""
+    return run.path / "scores" / f"{_file_name(scored.metric.key)}@{short_hash(comparable(scored.signature))}.parquet"
 
 
 def _context_file(run: RunFolder, key: str) -> Path:
@@ -92,7 +106,8 @@ def stored_contexts(
     found: dict[str, Context] = {}
     for each in chosen:
         file = _context_file(run, each.metric.key)
-        if sources.vocabulary is None and not sources.at_hand and file.exists():
+        asked_anew = each.metric.judged and sources.resources.judge is not None
+        if sources.vocabulary is None and not sources.at_hand and not asked_anew and file.exists():
             version, context = _read_context(file)
             if version == each.metric.version and fits(context.data, dataset, sources.resources.precision):
                 found[each.metric.key] = context
@@ -141,7 +156,7 @@ def _known(run: RunFolder, scored: Scored, sample_ids: tuple[str, ...], texts: s
     scores = read_scores(file)
     if scores.about.get("texts") != texts or scores.sample_ids != sample_ids:
         return None
-    if scores.about.get("signature") != scored.signature:
+    if comparable(scores.about.get("signature", "")) != comparable(scored.signature):
         return None
     notes = tuple(scores.about.get("notes", ()))
     return replace(scored, statistics=scores.statistics, sample_ids=sample_ids, notes=notes)
@@ -178,7 +193,7 @@ def load_scores(run: RunFolder, metric_keys: Sequence[str] = ()) -> list[Scored]
 
 def _same_version(scored: Scored) -> bool:
     """Whether a stored signature was made by this version of its metric, so that its columns mean what they did."""
-    return scored.signature.endswith(f"|v:{scored.metric.version}")
+    return scored.metric.reads(scored.signature)
 
 
 def read_summary(run: RunFolder) -> dict[str, Any]:
@@ -246,7 +261,9 @@ def score_run(
                 *_gallery_notes(manifest),
                 *notes_of(results),
                 *_changed(results, before),
+                *(f"{key}: left out, its rubric is not there" for key in _without_rubric(before.get("metrics", {}))),
                 *embedded_notes(results),
+                *_unkept(results, sources, manifest.task["dataset"]["name"]),
             ],
             "speed": _speed(
                 run, manifest, [predictions[s.sample_id] for s in stored.chosen if s.sample_id in predictions]
@@ -286,7 +303,8 @@ def _changed(results: Sequence[Scored], before: Mapping[str, Any]) -> list[str]:
     return [
         f"{each.metric.key} is made in another way than at the last scoring: {then[each.metric.key]} before"
         for each in results
-        if each.statistics is not None and then.get(each.metric.key, each.signature) != each.signature
+        if each.statistics is not None
+        and comparable(then.get(each.metric.key, each.signature)) != comparable(each.signature)
     ]
 
 
@@ -347,14 +365,15 @@ def _score_stored(
         dataset=manifest.task["dataset"]["name"],
         config=sources.resources.config,
         precision=sources.resources.precision,
+        judge=sources.resources.judge,
     )
     contexts = stored_contexts(run, chosen, sources, corpus.dataset)
     text = manifest.task["text"]
     known = {}
     for each in chosen:
-        context = contexts.get(each.metric.key, Context())
-        blank = Scored(each.metric, each.required, context, each.metric.signature(context, text), None)
-        before = _known(run, blank, ids, texts)
+        with scored_on(lambda: device_kind(sources.resources)):
+            blank = _blank(each, contexts.get(each.metric.key, Context()), text)
+        before = _known(run, blank, ids, texts) if blank is not None else None
         if before is not None:
             known[each.metric.key] = before
     open_ = [each for each in chosen if each.metric.key not in known]
@@ -369,6 +388,14 @@ def _score_stored(
     asked = {each.metric.key for each in chosen}
     earlier = [_known(run, blank, ids, texts) for blank in _scored_earlier(run, asked) if _same_version(blank)]
     return [*results, *(each for each in earlier if each is not None)]
+
+
+def _blank(chosen: Chosen, context: Context, text: str) -> Scored | None:
+    """A metric before it is scored; None where it cannot be signed, which scoring then gives as the reason."""
+    try:
+        return Scored(chosen.metric, chosen.required, context, chosen.metric.signature(context, text), None)
+    except CxrbenchError:
+        return None
 
 
 def _or_earlier(run: RunFolder, result: Scored, ids: tuple[str, ...], texts: str) -> Scored:
@@ -392,8 +419,14 @@ def _scored_earlier(run: RunFolder, named: Collection[str]) -> list[Scored]:
     return [
         Scored(make_metric(key), False, Context(), next(iter(values.values()))["signature"], None)
         for key, values in metrics.items()
-        if key not in named and values and key.partition(":")[0] in registry.entries("metrics")
+        if key not in named and values and key not in _without_rubric(metrics)
+        if key.partition(":")[0] in registry.entries("metrics")
     ]
+
+
+def _without_rubric(keys: Collection[str]) -> list[str]:
+    """Metrics `judge:FILE` whose file is gone: what their columns mean is not known any more."""
+    return [key for key in keys if key.startswith("judge:") and not Path(key.partition(":")[2]).is_file()]
 
 
 def score_pairs(
@@ -420,6 +453,7 @@ def score_pairs(
         dataset,
         sources.resources.config,
         sources.resources.precision,
+        sources.resources.judge,
     )
     chosen = choose((), named or DEFAULT_METRICS, optional)
     resources = with_store(sources.resources, dataset)
@@ -434,7 +468,7 @@ def score_pairs(
         confidence=confidence,
         progress=progress,
     )
-    return {**summary, "notes": [*notes_of(results), *embedded_notes(results)]}
+    return {**summary, "notes": [*notes_of(results), *embedded_notes(results), *_unkept(results, sources, dataset)]}
 
 
 DEFAULT_METRICS = ("bleu:raw", "rouge-l:raw", "cider:raw", "length", "distinct")

@@ -17,7 +17,9 @@ import numpy as np
 from cxrbench import registry
 from cxrbench.data.text import normalise
 from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.features.base import device_kind
 from cxrbench.features.weights import fits
+from cxrbench.judges.ask import PENDING
 from cxrbench.metrics.base import (
     ALONE,
     FAILED,
@@ -33,6 +35,7 @@ from cxrbench.metrics.base import (
     Statistics,
 )
 from cxrbench.types import FAILURES, Prediction, Sample
+from cxrbench.verified import scored_on
 
 CHUNK = 10_000
 """Pairs scored at a time: large enough for the vectorised metrics, small enough to keep memory flat."""
@@ -80,6 +83,13 @@ class Scored:
     def failed(self) -> int:
         """Samples the metric tried and could not score."""
         return 0 if self.statistics is None else int((self.statistics.status == FAILED).any(axis=1).sum())
+
+    @property
+    def pending(self) -> int:
+        """Samples a judge did not answer for: the same command asks for them again."""
+        if not self.metric.judged or self.statistics is None:
+            return 0
+        return sum(reason.startswith(PENDING) for reason in self.statistics.reasons)
 
     def rows(self) -> Floats:
         """(n samples, k) statistics, repeats averaged."""
@@ -168,16 +178,16 @@ def _prepare(
         progress("fitting metrics", number, len(chosen))
         metric = each.metric
         reason = metric.ready()
-        context, broken = Context(), False
+        context, broken, signature = Context(), False, metric.signature(Context(), text)
         if reason is None:
             try:
                 known = stored.get(metric.key)
                 usable = known is not None and fits(known.data, corpus.dataset, corpus.precision)
                 context = known if known is not None and usable else metric.fit(corpus)
                 reason = _features_ready(metric.needs(context))
+                signature = metric.signature(context, text)
             except CxrbenchError as error:
                 reason, broken = reason_of(error), error.code == Exit.INFRASTRUCTURE
-        signature = metric.signature(context, text)
         ready.append(Scored(metric, each.required, context, signature, None, reason or "", broken=broken))
     return ready
 
@@ -210,7 +220,10 @@ def score(
     `text` is the task's normalisation; `stored` are contexts of an earlier scoring by metric key; `resources` is what
     features may use.
     """
-    prepared = _prepare(chosen, corpus, stored or {}, text, progress)
+    if resources.judge is not None:
+        resources = replace(resources, judge=resources.judge.watched(progress))
+    with scored_on(lambda: device_kind(resources)):
+        prepared = _prepare(chosen, corpus, stored or {}, text, progress)
     pairs, index, reasons = make_pairs(samples, predictions, text)
     parts: dict[str, list[Statistics]] = {each.metric.key: [] for each in prepared}
     stopped = {each.metric.key: each.reason for each in prepared if each.reason}

@@ -94,7 +94,7 @@ def draw(net: nn.Module, seed: int) -> None:
         for name, value in net.named_parameters():
             generator = torch.Generator().manual_seed(seed + zlib.crc32(name.encode()))
             if value.dim() < 2:
-                value.fill_(1.0 if "LayerNorm.weight" in name else 0.0)
+                value.fill_(1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0)
             else:
                 inside = name.startswith(("bert.", "embeddings.", "encoder.", "pooler.", "width."))
                 std = 0.02 if inside else (2 / value.shape[1]) ** 0.5

@@ -49,13 +49,14 @@ class Resources:
     """What a feature may use besides the texts: the store (None: nothing is kept), the settings, the device.
 
     `device` is auto, cpu, cuda or cuda:N. `precision` is that of annotators (features/device.py); metrics hear of it in
-    `fit`, so that it is in their signatures.
+    `fit`, so that it is in their signatures. `judge` is the judges.engine.Judge named for this scoring, if one was.
     """
 
     store: Store | None = None
     config: Config | None = None
     device: str = "cpu"
     precision: str = "fp32"
+    judge: Any = None
 
 
 def device_of(resources: Resources) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cxrbench.config import Config
     from cxrbench.features.radgraph_net import RadGraph
 
-VERSION = 1
+VERSION = 2
 """Goes up whenever an annotation of any text could change with the same weights."""
 
 

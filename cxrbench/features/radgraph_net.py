@@ -15,6 +15,7 @@ only pairs of spans that are entities are scored, since relations of other spans
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from transformers import AutoModel
 from cxrbench.errors import CxrbenchError
 from cxrbench.features.bert import batch_budget, by_length, fill, pad, read_config, read_tokenizer, read_weights
 from cxrbench.features.radgraph_archive import Shape, read_shape
+from cxrbench.features.radgraph_rows import GENERIC, states_of_pieces
 from cxrbench.features.radgraph_text import Annotation, annotation, as_token, words
 
 PAIRS = 32_768
@@ -114,7 +116,10 @@ class DyGIE(nn.Module):
         inner = mask.bool()
         inner[:, 0] = False
         inner[torch.arange(len(mask), device=mask.device), mask.sum(1) - 1] = False
-        pieces = states[inner]
+        return self.pool(states[inner], piece_word, count)
+
+    def pool(self, pieces: Tensor, piece_word: Tensor, count: int) -> Tensor:
+        """Means (count, size) over the pieces (p, size) of each word; zero where a word has none."""
         sums = pieces.new_zeros(count, self.size).index_add(0, piece_word, pieces)
         number = torch.bincount(piece_word, minlength=count).clamp(min=1)
         means: Tensor = sums / number[:, None].to(sums.dtype)
@@ -180,12 +185,16 @@ def pairs(report: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class RadGraph:
-    """A DyGIE with its tokenizer: texts in, annotations out."""
+    """A DyGIE with its tokenizer: texts in, annotations out.
 
-    def __init__(self, net: DyGIE, tokenizer: Any) -> None:
+    `marked`: whether rows go in as [CLS] pieces [SEP]; where not, as radgraph_rows says.
+    """
+
+    def __init__(self, net: DyGIE, tokenizer: Any, *, marked: bool = True) -> None:
         self.net = net.eval()
         self.shape = net.shape
         self.tokenizer = tokenizer
+        self.marked = marked
 
     @torch.inference_mode()
     def annotate(self, texts: Sequence[str], budget: int | None = None) -> list[Annotation]:
@@ -230,17 +239,36 @@ class RadGraph:
                 word += 1
         return rows, piece_word
 
+    def _words(self, pieces: Sequence[Sequence[Sequence[int]]], count: int) -> Tensor:
+        """Vectors (count, size) of the words of all reports."""
+        device = self.net.width.weight.device
+        if self.marked:
+            rows, piece_word = self.rows(pieces)
+            ids, mask = pad(rows, self.tokenizer.pad_token_id, device)
+            return self.net.embed(ids, mask, torch.tensor(piece_word, device=device), count)
+        rows, piece_word, sources, word, longest = [], [], [], 0, self.shape.longest
+        for report in pieces:
+            begin = sum(map(len, rows))
+            flat = [piece for each in report for piece in each]
+            of_word = [word + i for i, each in enumerate(report) for _ in each]
+            found = zip(of_word, states_of_pieces(len(flat), longest), strict=True)
+            for at, source in found:
+                if source is not None:
+                    piece_word.append(at)
+                    sources.append(begin + source)
+            rows += [flat[i : i + longest] for i in range(0, len(flat), longest)]
+            word += len(report)
+        ids, mask = pad(rows, self.tokenizer.pad_token_id, device)
+        states = self.net.bert(input_ids=ids, attention_mask=mask).last_hidden_state[mask.bool()]
+        chosen = states[torch.tensor(sources, dtype=torch.long, device=device)]
+        return self.net.pool(chosen, torch.tensor(piece_word, dtype=torch.long, device=device), count)
+
     def _batch(self, said: Sequence[Sequence[str]], pieces: Sequence[Sequence[Sequence[int]]]) -> list[Annotation]:
         """Annotations of the reports of one batch."""
         net, lengths = self.net, [len(each) for each in said]
         count = sum(lengths)
-        rows, piece_word = self.rows(pieces)
         device = net.width.weight.device
-        if rows:
-            ids, mask = pad(rows, self.tokenizer.pad_token_id, device)
-            x = net.embed(ids, mask, torch.tensor(piece_word, device=device), count)
-        else:
-            x = net.width.weight.new_zeros(count, net.size)
+        x = self._words(pieces, count) if any(map(any, pieces)) else net.width.weight.new_zeros(count, net.size)
         spans = net.spans(lengths, device)
         label = best(net.score(net.tagger, x, spans))
         mention = net.score(net.pruner, x, spans)[:, 0]
@@ -310,7 +338,14 @@ def load(
     net = DyGIE(shape, read_config(folder)).float()
     file = archive / "weights.th"
     fill(net, renamed(read_weights(file), shape.kind), file)
-    return RadGraph(net.to(device=device, dtype=dtype), read_tokenizer(folder))
+    return RadGraph(net.to(device=device, dtype=dtype), read_tokenizer(folder), marked=_marked(folder))
+
+
+def _marked(folder: Path) -> bool:
+    """Whether the package would put marks around rows: by the tokenizer class the folder names, else by its encoder."""
+    file = folder / "tokenizer_config.json"
+    named = json.loads(file.read_text(encoding="utf-8")).get("tokenizer_class") if file.is_file() else None
+    return named not in GENERIC if named else read_config(folder).model_type != "modernbert"
 
 
 def renamed(state: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:

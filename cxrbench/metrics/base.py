@@ -42,7 +42,7 @@ class Corpus:
     `train` gives the reference texts of the task's train split (None: not known here). `vocabulary` is a word list
     the user gave by `--vocabulary`. `dataset` is the data set's name, None for a bare file. `config` are the settings,
     which say where weights lie (None: those of the working directory and the user). `precision` is what annotators
-    compute at (features/device.py).
+    compute at (features/device.py). `judge` is the judges.engine.Judge named for this scoring, if one was.
     """
 
     references: Sequence[str]
@@ -51,6 +51,7 @@ class Corpus:
     dataset: str | None = None
     config: Config | None = None
     precision: str = "fp32"
+    judge: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class Metric(ABC):
     Class attributes: `name`; `version` (goes up whenever a value could move); `presets`, named conventions with one
     line each; `default_preset`; `values`, the numbers it publishes; `citation`, whom to cite for it (empty: nobody);
     `scope` "sample" or "pair"; `additive` False where a value is no function of sums and `value_weighted` is
-    implemented instead.
+    implemented instead; `judged` True where an LLM gives the numbers, so that failed samples are asked for again.
     """
 
     name: ClassVar[str]
@@ -121,6 +122,7 @@ class Metric(ABC):
     citation: ClassVar[tuple[str, ...]] = ()
     scope: ClassVar[Literal["sample", "pair"]] = "sample"
     additive: ClassVar[bool] = True
+    judged: ClassVar[bool] = False
 
     def __init__(self, preset: str | None = None) -> None:
         chosen = preset if preset is not None else self.default_preset
@@ -172,6 +174,10 @@ class Metric(ABC):
     def fitted(self, context: Context) -> tuple[tuple[str, str], ...]:
         """Parts of the signature that `fit` decided: by default the hash of what was learnt."""
         return (("fit", context.hash),) if context.hash else ()
+
+    def reads(self, signature: str) -> bool:
+        """Whether rows stored under a signature mean what this version's rows mean."""
+        return signature.endswith(f"|v:{self.version}")
 
     def subject(self, context: Context) -> Subject | None:
         """What `cxrbench verify metric` remembers an outcome for; None where no weights are read."""
