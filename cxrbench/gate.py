@@ -10,7 +10,7 @@ docs/gate.md is the user's page; the statistics are those of docs/statistics.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -18,12 +18,12 @@ import numpy as np
 
 from cxrbench.compare import check_same_question, different_parts
 from cxrbench.errors import CxrbenchError, Exit, suggest
-from cxrbench.gate_evidence import Column, Evidence
+from cxrbench.gate_evidence import Column, Evidence, aligned, reordered
 from cxrbench.gate_guards import Ratio, Status, judge_length, judge_memory, judge_speed
 from cxrbench.gate_policy import Check, Policy
 from cxrbench.lengths import LENGTH_KEY
 from cxrbench.metrics.base import Floats, Metric, comparable
-from cxrbench.stats import Interval, Table, difference, point
+from cxrbench.stats import Interval, Table, Valued, Values, difference, point
 from cxrbench.stats_tests import (
     Pair,
     Randomisation,
@@ -111,39 +111,6 @@ def refused(
     return Gate(Verdict("undecided", (why,)), (), policy, sides[0], sides[1], replicates, seed)
 
 
-def aligned(baseline: Evidence, candidate: Evidence) -> list[int]:
-    """Where each sample of the baseline stands in the candidate.
-
-    Raises:
-        CxrbenchError: other samples, or the same ones of other patients.
-    """
-    place = {name: number for number, name in enumerate(candidate.ids)}
-    same = len(baseline.ids) == len(candidate.ids) and all(name in place for name in baseline.ids)
-    order = [place[name] for name in baseline.ids] if same else []
-    if not same or baseline.clusters != tuple(candidate.clusters[number] for number in order):
-        raise CxrbenchError(
-            "the run and the baseline do not hold the same samples of the same patients",
-            where=f"{baseline.where} and {candidate.where}",
-            fix="make the baseline again from a run on these data: cxrbench gate baseline RUN -o FILE",
-            code=Exit.UNDECIDED,
-        )
-    return order
-
-
-def reordered(evidence: Evidence, order: Sequence[int]) -> Evidence:
-    """The same evidence with its samples in another order."""
-    at = np.asarray(order, np.intp)
-    return replace(
-        evidence,
-        ids=tuple(evidence.ids[number] for number in order),
-        clusters=tuple(evidence.clusters[number] for number in order),
-        columns={
-            key: replace(column, rows=column.rows[at], failed=column.failed[at])
-            for key, column in evidence.columns.items()
-        },
-    )
-
-
 def wanted(policy: Policy, baseline: Evidence) -> list[tuple[Check, bool]]:
     """The checks of a policy, and whether each blocks.
 
@@ -159,18 +126,22 @@ def wanted(policy: Policy, baseline: Evidence) -> list[tuple[Check, bool]]:
                 where=baseline.where,
                 fix="--policy FILE with metrics of its own; docs/gate.md shows one",
             )
-    out = [(each, _blocks(each)) for each in named] + [(each, False) for each in policy.advisory]
-    for each, _ in out:
-        _require_value(each)
-    return out
+    asked = [(each, True) for each in named] + [(each, False) for each in policy.advisory]
+    metrics = _metrics({each.metric for each, _ in asked}, baseline)
+    for each, _ in asked:
+        _require_value(each, metrics[each.metric])
+    return [(each, may and _blocks(each, metrics[each.metric])) for each, may in asked]
 
 
-def _blocks(check: Check) -> bool:
+def _metrics(keys: Collection[str], baseline: Evidence) -> dict[str, Metric]:
     from cxrbench.scoring import make_metric
 
-    if check.blocking is not None:
-        return check.blocking
-    return not is_judge(make_metric(check.metric))
+    known = baseline.columns
+    return {key: known[key].metric if key in known else make_metric(key) for key in keys}
+
+
+def _blocks(check: Check, metric: Metric) -> bool:
+    return check.blocking if check.blocking is not None else not is_judge(metric)
 
 
 def is_judge(metric: Metric) -> bool:
@@ -178,10 +149,8 @@ def is_judge(metric: Metric) -> bool:
     return bool(getattr(metric, "judge", False))
 
 
-def _require_value(check: Check) -> None:
-    from cxrbench.scoring import make_metric
-
-    values = make_metric(check.metric).values
+def _require_value(check: Check, metric: Metric) -> None:
+    values = metric.values
     if check.value not in values:
         raise CxrbenchError(
             f"{check.metric} has no value {check.value!r}{suggest(check.value, values)}",
@@ -214,14 +183,43 @@ def judge_metrics(
             hindered[key] = made
         else:
             pairs[key] = made
-    numbers = measure(pairs, baseline.clusters, policy.alpha, replicates, seed)
+    named = {key: tuple(check.value for check, _ in checks if check.metric == key) for key in pairs}
+    asked = {key: (_only(pair[0], named[key]), _only(pair[1], named[key])) for key, pair in pairs.items()}
+    numbers = measure(asked, baseline.clusters, policy.alpha, replicates, seed)
     findings = [
-        replace(_finding(check, blocking, numbers[check.metric]), signature=baseline.columns[check.metric].signature)
+        replace(
+            _finding(check, blocking, numbers[check.metric], baseline.columns[check.metric].metric),
+            signature=baseline.columns[check.metric].signature,
+        )
         if check.metric in numbers
         else Finding("metric", check.name, "undecided", blocking, hindered[check.metric], check.margin)
         for check, blocking in checks
     ]
     return decide(findings, policy.alpha)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A metric of which only some values are asked: what nobody reads needs no quantiles and no p."""
+
+    metric: Valued
+    names: tuple[str, ...]
+
+    @property
+    def additive(self) -> bool:
+        return self.metric.additive
+
+    def value(self, sums: Floats) -> Values:
+        found = self.metric.value(sums)
+        return {name: found[name] for name in self.names}
+
+    def value_weighted(self, rows: Floats, weights: Floats) -> Values:
+        found = self.metric.value_weighted(rows, weights)
+        return {name: found[name] for name in self.names}
+
+
+def _only(table: Table, names: tuple[str, ...]) -> Table:
+    return Table(table.rows, _Asked(table.metric, names))
 
 
 def _pair(key: str, baseline: Evidence, candidate: Evidence, most: float) -> Pair | str:
@@ -263,7 +261,6 @@ def _over_both(one: Column, two: Column) -> Pair:
 class _Measured:
     """What the statistics say of one metric: value name -> number."""
 
-    pair: Pair
     first: Mapping[str, float]
     second: Mapping[str, float]
     intervals: Mapping[str, Interval]
@@ -285,15 +282,14 @@ def measure(
         effects = minimum_detectable_effect(difference(*pair), clusters, alpha=alpha)
         scored = pair[0].scored
         out[key] = _Measured(
-            pair, point(pair[0].take(scored)), point(pair[1].take(scored)), intervals[key], tests[key],
+            point(pair[0].take(scored)), point(pair[1].take(scored)), intervals[key], tests[key],
             {name: effect.effect for name, effect in effects.items()}, int(scored.sum()),
         )  # fmt: skip
     return out
 
 
-def _finding(check: Check, blocking: bool, measured: _Measured) -> Finding:
+def _finding(check: Check, blocking: bool, measured: _Measured, metric: Metric) -> Finding:
     """The numbers of one check; whether it fails is decided over all of them (`decide`)."""
-    metric: Any = measured.pair[0].metric
     better = bool(metric.values[check.value].higher_is_better)
     interval, test = measured.intervals[check.value], measured.tests[check.value]
     judged = non_inferiority(interval, check.margin, higher_is_better=better)

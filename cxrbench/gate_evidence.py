@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +159,39 @@ def _batches(timings: Sequence[BatchTiming]) -> list[list[float]]:
         out.append([timing.batch, timing.size, ended - before.get(timing.segment, 0.0)])
         before[timing.segment] = ended
     return out
+
+
+def aligned(baseline: Evidence, candidate: Evidence) -> list[int]:
+    """Where each sample of the baseline stands in the candidate.
+
+    Raises:
+        CxrbenchError: other samples, or the same ones of other patients.
+    """
+    place = {name: number for number, name in enumerate(candidate.ids)}
+    same = len(baseline.ids) == len(candidate.ids) and all(name in place for name in baseline.ids)
+    order = [place[name] for name in baseline.ids] if same else []
+    if not same or baseline.clusters != tuple(candidate.clusters[number] for number in order):
+        raise CxrbenchError(
+            "the run and the baseline do not hold the same samples of the same patients",
+            where=f"{baseline.where} and {candidate.where}",
+            fix="make the baseline again from a run on these data: cxrbench gate baseline RUN -o FILE",
+            code=Exit.UNDECIDED,
+        )
+    return order
+
+
+def reordered(evidence: Evidence, order: Sequence[int]) -> Evidence:
+    """The same evidence with its samples in another order."""
+    at = np.asarray(order, np.intp)
+    return replace(
+        evidence,
+        ids=tuple(evidence.ids[number] for number in order),
+        clusters=tuple(evidence.clusters[number] for number in order),
+        columns={
+            key: replace(column, rows=column.rows[at], failed=column.failed[at])
+            for key, column in evidence.columns.items()
+        },
+    )
 
 
 def write_baseline(evidence: Evidence, file: Path, *, public: bool = False) -> None:

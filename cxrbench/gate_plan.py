@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from cxrbench.compare import check_same_question
 from cxrbench.errors import CxrbenchError, Exit
-from cxrbench.gate import aligned, reordered, wanted
-from cxrbench.gate_evidence import Evidence
+from cxrbench.gate import wanted
+from cxrbench.gate_evidence import Evidence, aligned, reordered
 from cxrbench.gate_policy import Check, Policy
 from cxrbench.stats import Clusters, Floats, Table, difference, jackknife
 from cxrbench.stats_tests import detectable

@@ -85,6 +85,8 @@ class Policy(_Part):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"{twice[0]} is named twice")
+        if any(check.blocking for check in self.advisory):
+            raise ValueError("what stands under advisory cannot be blocking")
         if not (self.metrics or self.length or self.speed or self.memory):
             raise ValueError("names nothing that could block: metrics, length, speed or memory")
         return self

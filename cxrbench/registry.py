@@ -68,7 +68,10 @@ BUILTIN: Mapping[Kind, tuple[Entry, ...]] = {
         Entry("llm-cxr", "cxrbench.models.llm_cxr:LlmCxr", "LLM-CXR, VQ-GAN codes and dolly-v2-3b"),
         Entry("maira-2", "cxrbench.models.maira_2:Maira2", "MAIRA-2, RAD-DINO at 518 px and Vicuna-7B"),
         Entry("medgemma", "cxrbench.models.medgemma:MedGemma", "MedGemma 4B, 27B and 1.5, stock Gemma 3"),
-        Entry("chexpert-plus", "cxrbench.models.chexpert_plus:CheXpertPlus", "CheXpert Plus baselines, Swinv2 and BERT"),
+        Entry(
+            "chexpert-plus", "cxrbench.models.chexpert_plus:CheXpertPlus", "CheXpert Plus baselines, Swinv2 and BERT"
+        ),
+        Entry("shape", "cxrbench.models.shape:ShapeModel", "shape:NAME, given sizes with random weights, for speed"),
         Entry("openai", "cxrbench.models.openai:OpenAI", "openai:NAME, a model without weights behind a server"),
         Entry("demo", "cxrbench.models.demo:Demo", "a tiny LLaVA trained on phantom, shipped with cxrbench"),
         Entry("demo-regressed", "cxrbench.models.demo:DemoRegressed", "an earlier checkpoint of demo, clearly worse"),
@@ -94,6 +97,15 @@ BUILTIN: Mapping[Kind, tuple[Entry, ...]] = {
         Entry("radcliq", "cxrbench.metrics.radcliq:RadCliQ", "RadCliQ (needs torch and the weights of its parts)"),
         Entry("bertscore", "cxrbench.metrics.bertscore:BertScore", "BERTScore (needs torch and an encoder)"),
         Entry("ratescore", "cxrbench.metrics.ratescore:RateScore", "RaTEScore (needs torch and its two networks)"),
+        Entry("chexprompt", "cxrbench.metrics.judged:ChexPrompt", "errors by kind and significance (needs --judge)"),
+        Entry("green", "cxrbench.metrics.judged:Green", "GREEN (needs --judge)"),
+        Entry("lc-green", "cxrbench.metrics.judged:LcGreen", "GREEN over relative verbosity (needs --judge)"),
+        Entry("radfact", "cxrbench.metrics.judged:RadFact", "RadFact, logical scores (needs --judge)"),
+        Entry("crimson", "cxrbench.metrics.judged:CrimsonScore", "CRIMSON (needs --judge)"),
+        Entry(
+            "correctness-completeness-coherence", "cxrbench.metrics.judged:Axes", "three ratings 1-5 (needs --judge)"
+        ),
+        Entry("judge", "cxrbench.metrics.judged:UserJudge", "judge:FILE, a rubric of yours (needs --judge)"),
     ),
     "features": (
         Entry("tokens", "cxrbench.metrics.tokens:Tokens", "prepared texts, words and n-gram counts of a convention"),
@@ -103,6 +115,8 @@ BUILTIN: Mapping[Kind, tuple[Entry, ...]] = {
         Entry("bertscore", "cxrbench.features.bertscore:BertScorePairs", "BERTScore of a pair: P, R and F"),
         Entry("rate-entities", "cxrbench.features.rate:RateEntities", "entities of a report as RaTEScore finds them"),
         Entry("rate-embeddings", "cxrbench.features.rate:RateEmbeddings", "these entities with their vectors"),
+        Entry("judge", "cxrbench.judges.feature:PairVerdicts", "a judge's verdicts on a pair"),
+        Entry("judge-radfact", "cxrbench.judges.radfact:RadFactVerdicts", "phrases of a pair and what entails them"),
     ),
 }
 

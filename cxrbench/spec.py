@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cxrbench.errors import CxrbenchError, suggest
 from cxrbench.shipped import shipped
 from cxrbench.types import Access
+from cxrbench.yaml_file import read_yaml
 
 TaskKind = Literal["findings", "impression", "report", "summarize", "vqa", "choice", "retrieval"]
 SectionName = Literal["findings", "impression", "indication", "comparison", "technique", "history"]
@@ -125,102 +125,13 @@ class TaskSpec(_Part):
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _lines(node: yaml.Node, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], int]]:
-    """Yield (path of keys, line number from 1) for every node of a YAML document."""
-    yield path, node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield from _lines(value, (*path, key.value))
-            yield (*path, key.value), key.start_mark.line + 1
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield from _lines(value, (*path, index))
-
-
-def _refuse_double_keys(node: yaml.Node, file: Path) -> None:
-    """YAML keeps the last of two equal keys without a word; a task file may not rely on that."""
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                raise CxrbenchError(
-                    f"the key {key.value!r} stands twice",
-                    where=f"{file}, line {key.start_mark.line + 1}",
-                    fix="keep one of them",
-                )
-            seen.add(key.value)
-            _refuse_double_keys(value, file)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _refuse_double_keys(value, file)
-
-
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise CxrbenchError(
-            f"the task file is not UTF-8 (byte {error.start})", where=str(file), fix="save it as UTF-8"
-        ) from error
-    except OSError as error:
-        raise CxrbenchError(f"the task file cannot be read: {error.strerror}", where=str(file)) from error
-
-
-def _explain(error: ValidationError, lines: Mapping[tuple[str | int, ...], int], file: Path) -> CxrbenchError:
-    """Turn pydantic's most telling complaint into one sentence with file, line and key."""
-    # A mistyped key is both unknown and missing; the unknown one stands in the file and can be pointed at.
-    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-    path = tuple(first["loc"])
-    while path and path not in lines:
-        path = path[:-1]
-    key = ".".join(str(part) for part in first["loc"]) or "task"
-    if first["type"] == "extra_forbidden":
-        parent = _fields_at(tuple(first["loc"][:-1]))
-        what = f"the key {first['loc'][-1]!r} is not known{suggest(str(first['loc'][-1]), parent)}"
-    elif first["type"] == "missing":
-        what = f"the key {key!r} is missing"
-    else:
-        what = f"{key}: {first['msg'].removeprefix('Value error, ')}"
-    more = len(error.errors()) - 1
-    return CxrbenchError(
-        what + (f" (and {more} more)" if more else ""),
-        where=f"{file}, line {lines.get(path, 1)}, key {key}",
-        fix=_EVERY_KEY,
-    )
-
-
-def _fields_at(path: tuple[str | int, ...]) -> tuple[str, ...]:
-    model: Any = TaskSpec
-    for part in path:
-        model = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
-        if model is None or not hasattr(model, "model_fields"):
-            return ()
-    return tuple(model.model_fields)
-
-
 def read_task(file: Path) -> TaskSpec:
     """Read one task file.
 
     Raises:
         CxrbenchError: with file, line and key of the first thing that is wrong.
     """
-    text = _read_text(file)
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        body = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark is not None else ""
-        raise CxrbenchError(
-            f"not valid YAML: {getattr(error, 'problem', None) or error}", where=f"{file}{line}"
-        ) from error
-    if node is None or not isinstance(body, dict):
-        raise CxrbenchError("a task file is a mapping of keys", where=str(file), fix=_EVERY_KEY)
-    _refuse_double_keys(node, file)
-    try:
-        spec = TaskSpec.model_validate(body)
-    except ValidationError as error:
-        raise _explain(error, dict(_lines(node)), file) from error
+    spec = read_yaml(file, TaskSpec, "a task file", _EVERY_KEY)
     if spec.name != file.stem:
         raise CxrbenchError(
             f"the task is called {spec.name!r} but its file {file.name!r}",

@@ -59,6 +59,8 @@ def metric_entry(scored: Scored, intervals: Mapping[str, Interval], values: Mapp
         }
         if found is not None and found.note:
             out[name]["note"] = found.note
+        if scored.pending:
+            out[name]["pending"] = scored.pending
     return out
 
 
@@ -264,4 +266,9 @@ def incomplete(summary: Mapping[str, Any], named: Collection[str] = ()) -> list[
             values = summary["metrics"].get(key, {})
             if values and not any(entry["n"] for entry in values.values()):
                 lines.append(f"{key}: not one of {summary['n_expected']} samples could be scored")
+            pending = max((entry.get("pending", 0) for entry in values.values()), default=0)
+            if pending:
+                lines.append(
+                    f"{key}: {pending} of {summary['n_expected']} samples are not judged yet; repeat the command"
+                )
     return [*lines, *unanswered(summary)]

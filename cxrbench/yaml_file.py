@@ -53,14 +53,12 @@ def read_yaml(file: Path, model: type[M], what: str, fix: str) -> M:
 def _text(file: Path, what: str) -> str:
     try:
         return file.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise CxrbenchError(f"there is no such file ({what})", where=str(file)) from error
     except UnicodeDecodeError as error:
         raise CxrbenchError(
             f"the file is not UTF-8 (byte {error.start})", where=str(file), fix="save it as UTF-8"
         ) from error
     except OSError as error:
-        raise CxrbenchError(f"the file cannot be read: {error.strerror}", where=str(file)) from error
+        raise CxrbenchError(f"{what} cannot be read: {error.strerror}", where=str(file)) from error
 
 
 def _lines(node: yaml.Node, path: KeyPath = ()) -> Iterator[tuple[KeyPath, int]]:

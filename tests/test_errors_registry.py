@@ -65,7 +65,7 @@ def test_a_plug_in_that_cannot_be_imported_is_named_with_its_package(tmp_path, m
     assert "plug" in caught.value.where
 
 
-LIGHT = ["cxrbench", "cxrbench.cli.main", "cxrbench.stats", "cxrbench.compare", "cxrbench.score_run"]
+LIGHT = ["cxrbench", "cxrbench.cli.main", "cxrbench.stats", "cxrbench.compare", "cxrbench.score_run", "cxrbench.gate"]
 
 
 @pytest.mark.parametrize("module", LIGHT)

@@ -2,7 +2,7 @@
 
     oracle/bin/python -m tools.record_modern_radgraph        (the environment of tools/record_goldens.py)
 
-The tokenizer of ModernBERT is of a class that puts no marks around the package's rows (features/radgraph_rows.py), which
+The tokenizer of ModernBERT is of a class that puts no marks around the package's rows (radgraph_rows.py), which
 no other archive shows. The archive is tiny, drawn from a seed, and made anew by the tests.
 """
 

@@ -113,7 +113,8 @@ def _model_lines(identity: Any) -> list[str]:
     given = {key: value for key, value in identity.items() if isinstance(value, str | int) and value != ""}
     lines = ["\nModel"] + [f"  {key}: {value}" for key, value in given.items()]
     try:
-        card = getattr(registry.load("models", str(identity.get("name", "")).split(":")[0]), "card", None)
+        made = registry.load("models", str(identity.get("name", "")).split(":")[0])
+        card = getattr(made, "CARD", getattr(made, "card", None))
     except CxrbenchError:
         card = None
     for field in ("source", "licence", "citation"):

@@ -28,7 +28,7 @@ def card_lines(name: str) -> Iterator[str]:
     if card is None:
         yield f"{entry.name}: {entry.about} (from {entry.source})"
         return
-    yield f"{card.name}: {card.about}"
+    yield from _wrapped(card.name, card.about)
     facts = (
         ("source", (card.source,)),
         ("revision", (card.revision,)),

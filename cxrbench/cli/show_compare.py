@@ -43,11 +43,29 @@ def show_comparison(result: Mapping[str, Any]) -> None:
             out.print(line)
         show_groups(out, pair, result["ci_level"])
         show_moved(out, pair)
+        for line in pairwise_lines(pair):
+            out.print(line)
     out.print(
         f"\nΔ = candidate - baseline; p from {'patient' if result['cluster_unit'] == 'patient' else 'sample'} swaps; "
         f"p Holm adjusts the {many(result['tests'], 'primary test')} together;\n"
         "MDE = smallest difference this many samples can show."
     )
+
+
+def pairwise_lines(pair: Mapping[str, Any]) -> list[str]:
+    """What a judge said of the two runs' reports, if one was asked."""
+    found = pair.get("pairwise")
+    if found is None:
+        return []
+    times = f", {found['repeats']} times each" if found["repeats"] > 1 else ""
+    lines = [
+        f"\njudge {found['judge']}, rubric {found['rubric']}, both orders{times}: candidate wins {found['win']}, "
+        f"ties {found['tie']}, loses {found['loss']}; judged {found['n']} of {found['n_expected']} pairs"
+    ]
+    for name, value in found["values"].items():
+        lines.append(f"  {name.replace('_', ' '):<28} {figure(value['value'])} {interval(value['ci'])}")
+    failed = [f"{found['failed']} failed: {'; '.join(found['reasons'])}"] if found["failed"] else []
+    return [*lines, *(f"  {line}" for line in [*failed, *found["notes"]])]
 
 
 def _differences(metrics: Mapping[str, Any], level: float) -> Table:

@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import jinja2
+
 from cxrbench.errors import CxrbenchError
 from cxrbench.models import llava_shared as llava
 from cxrbench.models.adapter import IMAGE
@@ -23,7 +25,6 @@ from cxrbench.models.instruction import parts_of
 from cxrbench.models.keys import Drop, Row, Source, to
 from cxrbench.models.published import (
     dinov2_attention,
-    fill_template,
     find_template,
     is_lateral,
     key_image,
@@ -45,12 +46,6 @@ MISSING = "N/A"
 """Stands for a section that is not there (_get_section_text_or_missing_text)."""
 
 SYSTEM = "You are an expert radiology assistant tasked with interpreting a chest X-ray study."
-STAND_IN = (
-    SYSTEM + "  USER:  {% for part in messages[0]['content'] %}"
-    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}  ASSISTANT: "
-)
-"""For speed with random weights where there is no checkpoint; with one, its own template is used."""
-
 CODE = "microsoft/maira-2, processing_maira2.py"
 EXAMPLE = "microsoft/maira-2, README.md (model card, read in public copies), findings without grounding"
 PIXELS: Mapping[str, Any] = {
@@ -242,7 +237,7 @@ class Maira2(ReleasedModel):
     @cached_property
     def _template(self) -> str:
         folder = self.opened.tokenizer
-        found = find_template(folder) if folder is not None else STAND_IN
+        found = find_template(folder) if folder is not None else None
         if found is None:
             raise CxrbenchError(
                 "the checkpoint has no chat template, so its prompt is not known",
@@ -252,11 +247,22 @@ class Maira2(ReleasedModel):
         return found
 
     def wrap(self, question: str) -> str:
-        """The checkpoint's chat template around the turn."""
-        special = self.tokenizer.special_tokens_map if self.opened.tokenizer else {}
-        names = {key: str(value) for key, value in special.items() if isinstance(value, str)}
+        """The checkpoint's chat template around the turn; without a checkpoint, what it is described to give."""
+        if self.opened.tokenizer is None:
+            return f"{SYSTEM}  USER:  {question}  ASSISTANT: "
         turn = {"role": "user", "content": [{"index": None, "text": None, **part} for part in parts_of(question)]}
-        return fill_template(self._template, [turn], names, self.opened.tokenizer or Path(self.name))
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    [turn], chat_template=self._template, tokenize=False, add_generation_prompt=True
+                )
+            )
+        except jinja2.TemplateError as error:
+            raise CxrbenchError(
+                f"the chat template cannot be rendered: {type(error).__name__}",
+                where=str(self.opened.tokenizer),
+                fix="copy the tokenizer files of the published checkpoint again",
+            ) from error
 
     def prompt_identity(self) -> str:
         """The request with its gaps, wrapped, and which views are shown."""

@@ -1,6 +1,6 @@
 """What adapters of published checkpoints beyond the LLaVA family share: views, templates, tidied text, Phi's sizes.
 
-Standard library and jinja2 only, apart from functions that say so.
+torch and transformers are imported inside functions.
 """
 
 from __future__ import annotations
@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from cxrbench.errors import CxrbenchError
 from cxrbench.models.checkpoint import read_json
 from cxrbench.types import Image, Sample
 
@@ -68,27 +66,6 @@ def find_template(folder: Path) -> str | None:
     file = folder / "chat_template.json"
     found = read_json(file).get("chat_template") if file.is_file() else None
     return found if isinstance(found, str) else None
-
-
-def fill_template(template: str, messages: Sequence[Mapping[str, Any]], names: Mapping[str, str], where: Path) -> str:
-    """Render a chat template as transformers does (sandboxed, blocks trimmed), up to where the assistant answers.
-
-    Raises:
-        CxrbenchError: the template cannot be rendered.
-    """
-    import jinja2
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    try:
-        made = environment.from_string(template).render(messages=messages, add_generation_prompt=True, **names)
-    except jinja2.TemplateError as error:
-        raise CxrbenchError(
-            f"the chat template cannot be rendered: {type(error).__name__}",
-            where=str(where),
-            fix="copy the tokenizer files of the checkpoint again",
-        ) from error
-    return made
 
 
 @cache

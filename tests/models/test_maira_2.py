@@ -131,6 +131,28 @@ def test_without_a_chat_template_nothing_is_guessed(tmp_path):
         model.render(more.ask(model))
 
 
+def test_a_chat_template_that_cannot_be_rendered(tmp_path):
+    places = more.maira_2(tmp_path)
+    more.say(places["path"], chat_template="{% for message in messages %}")
+    model = maira_2(places)
+    with pytest.raises(CxrbenchError, match="cannot be rendered: TemplateSyntaxError"):
+        model.render(more.ask(model))
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "chat_template.json"])
+def test_the_chat_template_may_stand_in_a_file_of_its_own(tmp_path, name):
+    import json
+
+    places = more.maira_2(tmp_path)
+    before = maira_2(places)
+    prompt = before.render(more.ask(before))
+    more.say(places["path"], chat_template=None)
+    text = more.TEMPLATE if name.endswith("jinja") else json.dumps({"chat_template": more.TEMPLATE})
+    (places["path"] / name).write_text(text)
+    after = maira_2(places)
+    assert after.render(more.ask(after)) == prompt
+
+
 def test_pixels_are_those_of_the_authors_processor(places):
     from transformers import BitImageProcessorPil
 

@@ -1,0 +1,107 @@
+"""The words between the engine and whoever answers: a prompt, a reply, an asker. Touches rubric and errors only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from cxrbench.judges.rubric import Messages, Rubric
+
+
+PENDING = "not judged yet"
+"""How the reason of a pair begins that the same command will ask for again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One question to a judge.
+
+    `sample_ids` are the samples it is asked for: several where their texts are equal. `part` names the question where
+    a rubric is asked several times per sample (`phrases`, `candidate/3`).
+    """
+
+    rubric: Rubric
+    messages: Messages
+    repeat: int = 0
+    part: str = ""
+    sample_ids: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Generation settings as they are sent; every repeat has a seed of its own."""
+        given = self.rubric.settings.model_dump(exclude_none=True)
+        return given | {"seed": given["seed"] + self.repeat}
+
+    def key(self, who: Mapping[str, Any]) -> bytes:
+        """16 bytes of BLAKE2b over all that could change the answer; `who` is the asker's identity."""
+        asked = {
+            "rubric": self.rubric.hash,
+            "who": dict(who),
+            "settings": self.settings,
+            "messages": self.messages,
+            "repeat": self.repeat,
+            "part": self.part,
+        }
+        text = json.dumps(asked, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+        return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What became of one prompt: a text, or an `outcome` of types.FAILURES with a `detail` in our own words."""
+
+    outcome: str
+    text: str | None = None
+    finish_reason: str = "none"
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    cost: float | None = None
+    seconds: float = 0.0
+    attempts: int = 1
+    model: str | None = None
+    fingerprint: str | None = None
+    body: bytes | None = None
+    detail: str = ""
+
+
+Answered = Callable[[int, Reply], None]
+
+
+class Asker(Protocol):
+    """Who answers: a server, a model on this machine, a file of recorded responses."""
+
+    @property
+    def name(self) -> str:
+        """As the user wrote it: `openai:MODEL`, `local:DIR`, `replay:FILE`."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether its answers are worth keeping."""
+
+    def identity(self) -> Mapping[str, Any]:
+        """All that tells this judge from another: part of every key."""
+
+    def ask(self, prompts: Sequence[Prompt], answered: Answered) -> None:
+        """Ask all; `answered` is called once for each with its number, as the replies come."""
+
+    def stopped(self) -> str:
+        """Why no further prompt would be asked ("" while that is not so)."""
+
+
+@dataclass(slots=True)
+class Usage:
+    """What answers took, those of the store included; `asked` counts those asked for now."""
+
+    used: int = 0
+    asked: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    uncounted: int = 0
+    cost: float = 0.0
+    priced: int = 0
+    seconds: list[float] = field(default_factory=list)
+    served: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)

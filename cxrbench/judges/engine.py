@@ -1,0 +1,224 @@
+"""The judge engine: each question is asked once, answered for good, and lost never.
+
+    verdicts = judge_all(prompts, judge, parsers.green)
+
+Equal prompts are one question. What the store knows is not asked; what comes is stored raw before anything is done with
+it. A failed call is a named failure and never a score: the next command asks for it again. Touches the store and the
+asker only; it does not know HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from cxrbench.errors import CxrbenchError
+from cxrbench.judges.ask import PENDING, Asker, Prompt, Reply, Usage
+from cxrbench.judges.parsers import Parser, Unreadable
+from cxrbench.judges.rubric import Rubric, built_in
+from cxrbench.judges.store import JudgeStore, Stored
+
+UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What one prompt came to: the parsed answer, or None with the reason."""
+
+    value: Any
+    reason: str = ""
+
+
+def _unwatched(stage: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Who judges, how often, by which rubrics, and where answers are kept (None: in memory).
+
+    `rubrics` are the user's, by the name of the built-in one they take the place of. `known` (rubrics by tag) is filled
+    by the metrics that use them, `usage` (by tag) as questions are answered.
+    """
+
+    asker: Asker
+    repeats: int = 1
+    rubrics: Mapping[str, Rubric] = field(default_factory=dict)
+    folder: Path | None = None
+    watch: Callable[[str, int, int], None] = _unwatched
+    known: dict[str, Rubric] = field(default_factory=dict)
+    usage: dict[str, Usage] = field(default_factory=dict)
+
+    def rubric(self, name: str) -> Rubric:
+        """The rubric called `name`: the user's, or the built-in one."""
+        return self.rubrics.get(name) or built_in(name)
+
+    def by_tag(self, tag: str) -> Rubric:
+        """The rubric with this name and hash.
+
+        Raises:
+            CxrbenchError: it is another one by now.
+        """
+        found = self.known.get(tag) or self.rubric(tag.rpartition(".")[0])
+        if found.tag != tag:
+            raise CxrbenchError(
+                f"the rubric {found.name} is another than the one this score began with ({tag})",
+                where="--rubric",
+                fix="score again with the rubric that is to be used",
+            )
+        return found
+
+    def told(self, tags: str) -> list[str]:
+        """What a reader must know of numbers that rest on these rubrics, whose tags are joined by +."""
+        return [line for tag in tags.split("+") for line in told(self, tag)]
+
+    def at(self, folder: Path) -> Judge:
+        """The same judge with answers kept in a folder."""
+        return replace(self, folder=folder)
+
+    def watched(self, watch: Callable[[str, int, int], None]) -> Judge:
+        """The same judge, told to whom it shows its progress."""
+        return replace(self, watch=watch)
+
+
+def judge_all(prompts: Sequence[Prompt], judge: Judge, read: Parser) -> list[Judged]:
+    """Ask every prompt that has no readable answer yet; results in the order of the prompts.
+
+    Args:
+        prompts: may hold equal ones; they are asked once.
+        judge: who is asked.
+        read: raises `Unreadable` for an answer that is not what was asked for.
+
+    Raises:
+        CxrbenchError: the store cannot be written, or the asker cannot be reached at all.
+    """
+    who = judge.asker.identity()
+    keys = [prompt.key(who) for prompt in prompts]
+    first: dict[bytes, Prompt] = {}
+    samples: dict[bytes, dict[str, None]] = {}
+    for key, prompt in zip(keys, prompts, strict=True):
+        first.setdefault(key, prompt)
+        samples.setdefault(key, {}).update(dict.fromkeys(prompt.sample_ids))
+    usage = judge.usage.setdefault(prompts[0].rubric.tag, Usage()) if prompts else Usage()
+    with JudgeStore(judge.folder if judge.asker.keeps else None) as store:
+        known = {key: each for key, each in store.get(list(first)).items() if each.readable}
+        found = {key: _read(each, read) for key, each in known.items()}
+        for key in [key for key, each in found.items() if each.value is None]:
+            del found[key]  # a parser has become stricter since: ask again
+        for key in found:
+            _count(usage, known[key], asked=False)
+        open_ = [replace(prompt, sample_ids=tuple(samples[key])) for key, prompt in first.items() if key not in found]
+        if open_:
+            _ask(open_, [key for key in first if key not in found], judge, read, store, found, usage)
+    return [found[key] for key in keys]
+
+
+def _ask(
+    prompts: Sequence[Prompt],
+    keys: Sequence[bytes],
+    judge: Judge,
+    read: Parser,
+    store: JudgeStore,
+    found: dict[bytes, Judged],
+    usage: Usage,
+) -> None:
+    done = count(1)
+    about = [json.dumps(_about(prompt, judge.asker.identity()), sort_keys=True) for prompt in prompts]
+
+    def answered(number: int, reply: Reply) -> None:
+        key = keys[number]
+        if reply.text is None:
+            usage.failures[reply.outcome] = usage.failures.get(reply.outcome, 0) + 1
+            found[key] = Judged(None, f"{PENDING}: {reply.detail or reply.outcome}")
+        else:
+            made = _stored(reply, about[number])
+            judged = _read(made, read)
+            store.put(key, replace(made, readable=judged.value is not None))
+            _count(usage, made, asked=True)
+            if judged.value is None:
+                usage.failures[UNREADABLE] = usage.failures.get(UNREADABLE, 0) + 1
+            found[key] = judged
+        judge.watch("asking the judge", next(done), len(prompts))
+
+    judge.asker.ask(prompts, answered)
+
+
+def _about(prompt: Prompt, who: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked of whom, without a word of the reports: these are in no other column than the answer's."""
+    return {
+        "rubric": prompt.rubric.tag,
+        "who": dict(who),
+        "settings": prompt.settings,
+        "repeat": prompt.repeat,
+        "part": prompt.part,
+    }
+
+
+def _stored(reply: Reply, about: str) -> Stored:
+    return Stored(
+        text=reply.text or "",
+        readable=False,
+        about=about,
+        finish_reason=reply.finish_reason,
+        prompt_tokens=reply.prompt_tokens,
+        output_tokens=reply.output_tokens,
+        cost=reply.cost,
+        seconds=reply.seconds,
+        attempts=reply.attempts,
+        model=reply.model,
+        fingerprint=reply.fingerprint,
+        body=reply.body,
+    )
+
+
+def _read(answer: Stored, read: Parser) -> Judged:
+    """The answer parsed. A verdict is any object but None; parsers give none."""
+    try:
+        return Judged(read(answer.text))
+    except Unreadable as error:
+        cut = ", cut off by the length cap" if answer.finish_reason == "length" else ""
+        return Judged(None, f"{UNREADABLE}: {error}{cut}")
+
+
+def _count(usage: Usage, answer: Stored, *, asked: bool) -> None:
+    usage.used += 1
+    usage.asked += asked
+    usage.prompt_tokens += answer.prompt_tokens or 0
+    usage.output_tokens += answer.output_tokens or 0
+    usage.uncounted += answer.prompt_tokens is None or answer.output_tokens is None
+    usage.cost += answer.cost or 0.0
+    usage.priced += answer.cost is not None
+    usage.seconds.append(answer.seconds)
+    served = " ".join(part for part in (answer.model, answer.fingerprint) if part)
+    if served:
+        usage.served[served] = usage.served.get(served, 0) + 1
+
+
+def told(judge: Judge, tag: str) -> list[str]:
+    """What a reader must know of how a judged number came about: who answered, at what cost, and what failed."""
+    usage = judge.usage.get(tag)
+    if usage is None or not (usage.used or usage.failures):
+        return []
+    parts = [f"{usage.used} answers, {usage.asked} of them asked for now"]
+    if usage.uncounted < usage.used:
+        parts.append(f"{usage.prompt_tokens} prompt and {usage.output_tokens} answer tokens")
+    if usage.priced:
+        parts.append(f"cost {usage.cost:.4g}")
+    if usage.seconds and max(usage.seconds) > 0:
+        parts.append(f"latency p50 {sorted(usage.seconds)[len(usage.seconds) // 2]:.3g} s")
+    lines = [f"judge {judge.asker.name}, rubric {tag}: {'; '.join(parts)}"]
+    if usage.served:
+        named = ", ".join(f"{name} ({times})" for name, times in Counter(usage.served).most_common())
+        several = "; the model behind the name has changed meanwhile" if len(usage.served) > 1 else ""
+        lines.append(f"served by {named}{several}")
+    if usage.failures:
+        failed = ", ".join(f"{times} {name}" for name, times in Counter(usage.failures).most_common())
+        stopped = judge.asker.stopped()
+        why = f" ({stopped})" if stopped else ""
+        lines.append(f"calls that failed: {failed}{why}; the same command asks for these again")
+    return lines

@@ -1,0 +1,128 @@
+"""What judges answered, raw and for good: one SQLite file per data set, beside the feature store.
+
+A row is found by a hash of everything that was asked (rubric, endpoint, model, settings, messages, repeat). It is
+written before the next request of its lane starts, so a killed command asks nothing twice that was answered. Only
+answers that could be read count as done; others are kept to be looked at and are asked anew by the next command.
+`cxrbench cache purge --dataset NAME` deletes it. Touches the standard library, errors and privacy only.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+
+from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.privacy import claim_folder, private_file
+
+FORMAT = 1
+FILE = "judges.sqlite"
+PATIENCE = 60.0
+_ASKED = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One answer: its text, the response body as it came, and what it took. `about` is JSON of who was asked and how.
+
+    `cost` is in the currency of the prices, None where none were given; `seconds` is the answered attempt's.
+    """
+
+    text: str
+    readable: bool
+    about: str
+    finish_reason: str = "none"
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    cost: float | None = None
+    seconds: float = 0.0
+    attempts: int = 1
+    model: str | None = None
+    fingerprint: str | None = None
+    body: bytes | None = None
+    at: float = 0.0
+
+
+_COLUMNS = tuple(field.name for field in fields(Stored))
+
+
+class JudgeStore:
+    """Open while a judge is asked; a context manager. `folder` None keeps answers in memory only."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.file = folder / FILE if folder is not None else None
+        with self._telling():
+            if self.file is not None:
+                claim_folder(self.file.parent)
+                with open(self.file, "ab", opener=private_file):
+                    pass
+            # The client's loop writes from its own thread while the thread that opened the store waits for it.
+            self._base = sqlite3.connect(
+                self.file or ":memory:", timeout=PATIENCE, isolation_level=None, check_same_thread=False
+            )
+            self._prepare()
+
+    def _prepare(self) -> None:
+        # A commit outlives the process that made it, though not a power cut: then its requests are asked again.
+        self._base.execute("PRAGMA journal_mode = WAL")
+        self._base.execute("PRAGMA synchronous = NORMAL")
+        (version,) = self._base.execute("PRAGMA user_version").fetchone()
+        (tables,) = self._base.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if version == 0 and not tables:
+            columns = ", ".join(_COLUMNS)
+            self._base.execute(f"CREATE TABLE IF NOT EXISTS answer (key BLOB PRIMARY KEY, {columns}) WITHOUT ROWID")
+            self._base.execute(f"PRAGMA user_version = {FORMAT}")
+        elif version not in (0, FORMAT):
+            raise CxrbenchError(
+                f"the store of judges' answers is of version {version}, this cxrbench reads version {FORMAT}",
+                where=str(self.file),
+                fix="the release that made it, or cxrbench cache purge, after which judges are asked again",
+                code=Exit.INFRASTRUCTURE,
+            )
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, Stored]:
+        """What is kept under each key; keys without an answer are left out."""
+        found: dict[bytes, Stored] = {}
+        with self._telling():
+            for start in range(0, len(keys), _ASKED):
+                part = list(keys[start : start + _ASKED])
+                marks = ",".join("?" * len(part))
+                query = f"SELECT key, {', '.join(_COLUMNS)} FROM answer WHERE key IN ({marks})"  # noqa: S608
+                for key, text, readable, *rest in self._base.execute(query, part):
+                    found[key] = Stored(text, bool(readable), *rest)
+        return found
+
+    def put(self, key: bytes, answer: Stored) -> None:
+        """Keep an answer; one that could not be read gives way."""
+        marks = ",".join("?" * (1 + len(_COLUMNS)))
+        row = astuple(answer)
+        with self._telling():
+            self._base.execute(f"INSERT OR REPLACE INTO answer VALUES ({marks})", (key, *row[:-1], time.time()))  # noqa: S608
+
+    def close(self) -> None:
+        """Close the file."""
+        self._base.close()
+
+    def __enter__(self) -> JudgeStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise CxrbenchError(
+                f"judges' answers cannot be kept or read ({error})",
+                where=str(self.file),
+                fix="free space, or XDG_CACHE_HOME=DIR of a folder that can be written; what was answered is kept",
+                code=Exit.INFRASTRUCTURE,
+            ) from error
