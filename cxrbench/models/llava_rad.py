@@ -22,6 +22,7 @@ from cxrbench.models.checkpoint import read_json
 from cxrbench.models.generation import MATCHED, Preset
 from cxrbench.models.keys import Drop, Row, Source, Unset, thirds, to
 from cxrbench.models.open_clip import eval_pixels
+from cxrbench.models.published import dinov2_attention
 from cxrbench.models.recognise import another
 from cxrbench.models.released import BASE, NEVER_RUN, PATH, Asked, Opened, ReleasedModel
 from cxrbench.models.shards import LoraMerged, Shards, Together, find_files
@@ -54,7 +55,8 @@ _BLOCK, _LAYER = rf"{_TRUNK}blocks\.(\d+)\.", rf"{llava.TOWER}.encoder.layer.\1"
 
 def rows(depth: int) -> tuple[Row, ...]:
     """The key map: `lm/` is Vicuna with its updates merged, `bridge/` the projector, `tower/` BiomedCLIP-CXR."""
-    attention = tuple(rf"{_LAYER}.attention.{part}_proj.\2" for part in "qkv")
+    names = dinov2_attention()
+    attention = tuple(rf"{_LAYER}.{names[part]}.\2" for part in ("query", "key", "value"))
     return (
         *llava.LLAMA_ROWS,
         *llava.projector_rows(r"bridge/(?:base_model\.model\.)?model\.mm_projector\.", depth),
@@ -62,7 +64,7 @@ def rows(depth: int) -> tuple[Row, ...]:
         to(rf"{_TRUNK}pos_embed", f"{llava.TOWER}.embeddings.position_embeddings"),
         to(rf"{_TRUNK}patch_embed\.proj\.(.+)", rf"{llava.TOWER}.embeddings.patch_embeddings.projection.\1"),
         to(rf"{_BLOCK}attn\.qkv\.(weight|bias)", *attention, change=thirds),
-        to(rf"{_BLOCK}attn\.proj\.(.+)", rf"{_LAYER}.attention.o_proj.\2"),
+        to(rf"{_BLOCK}attn\.proj\.(.+)", rf"{_LAYER}.{names['output']}.\2"),
         to(rf"{_BLOCK}ls(1|2)\.gamma", rf"{_LAYER}.layer_scale\2.lambda1"),
         to(rf"{_BLOCK}((?:norm1|norm2|mlp\.fc1|mlp\.fc2)\..+)", rf"{_LAYER}.\2"),
         to(rf"{_TRUNK}norm\.(.+)", rf"{llava.TOWER}.layernorm.\1"),
