@@ -1,7 +1,8 @@
 """Published cases of metrics: texts that may be shipped, and the figures their authors say these have.
 
-One YAML file per case in baselines/metric_cases, with source, licence and evidence; a case whose texts may not be
-shipped names the package that holds them, with a hash. Touches shipped files and errors.
+One YAML file per case in baselines/metric_cases, with source, licence and evidence. Texts are shipped only where their
+authors wrote them up or took them from the news; any other text may be a hospital's, whatever its licence: such a case
+names the package that holds the texts, with a hash. Touches shipped files and errors.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class CasePair(_Strict):
 class PackageTexts(_Strict):
     """Where a package holds the texts: lists called `predictions` and `references` in a file of its source.
 
-    `sha256` is that of both lists as JSON.
+    `package` is what pip calls it. The file METADATA is its description: there the lists stand in blocks of Python, by
+    themselves or as what a function is called with. `sha256` is that of both lists as JSON.
     """
 
     package: str
@@ -64,12 +66,16 @@ class Expected(_Strict):
 
 
 class Case(_Strict):
-    """One published case; either `pairs` or `texts`."""
+    """One published case; either `pairs` or `texts`.
+
+    `origin`: where the texts are from, as their authors say (`text_origin` has it in words).
+    """
 
     name: str
     about: str
     source: str
     licence: str
+    origin: Literal["invented", "news", "unstated"]
     text_origin: str
     pairs: tuple[CasePair, ...] = ()
     texts: PackageTexts | None = None
@@ -79,6 +85,10 @@ class Case(_Strict):
     def _whole(self) -> Case:
         if bool(self.pairs) == (self.texts is not None):
             raise ValueError("a case has pairs, or says which package holds them")
+        if self.pairs and self.origin == "unstated":
+            raise ValueError(
+                "texts are shipped only where their authors say that they made them up, or took them from the news"
+            )
         for each in self.expected:
             for value, numbers in each.per_pair.items():
                 if self.pairs and len(numbers) != len(self.pairs):

@@ -28,10 +28,11 @@ def pairs_of(both: Sequence[tuple[str, str]]) -> Pairs:
 
 
 class Ours:
-    """What cxrbench says of pairs, each feature computed once."""
+    """What cxrbench says of pairs, each feature computed once, on a device (auto, cpu, cuda, cuda:N)."""
 
-    def __init__(self, pairs: Pairs, config: Config) -> None:
+    def __init__(self, pairs: Pairs, config: Config, device: str = "cpu") -> None:
         self.pairs, self.config = pairs, config
+        self.resources = Resources(config=config, device=device)
         self.features: dict[FeatureRequest, Any] = {}
 
     def fit(self, key: str) -> tuple[Metric, Context]:
@@ -49,7 +50,7 @@ class Ours:
     def feature(self, request: FeatureRequest) -> Any:
         if request not in self.features:
             found = registry.load("features", request.name)()
-            self.features[request] = found.extract(self.pairs, dict(request.settings), Resources(config=self.config))
+            self.features[request] = found.extract(self.pairs, dict(request.settings), self.resources)
         return self.features[request]
 
     def corpus(self, key: str) -> dict[str, float]:

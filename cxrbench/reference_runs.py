@@ -1,8 +1,9 @@
 """The packages that metrics are compared with, one table, and how one is run in an environment of the user's.
 
 A package runs in a process of its own (reference_worker.py), without a shell, offline, with telemetry off, on the CPU.
-Texts go to it and come back through files in a folder of the owner alone, which is deleted; never through arguments,
-and what the package prints is not kept. Touches metrics, features (where weights lie) and the standard library.
+Texts go to it and come back through files in a folder of the owner alone, which is deleted, by the next call where this
+one is killed; never through arguments, and what the package prints is not kept. Touches config, privacy, metrics,
+features (where weights lie) and the standard library.
 """
 
 from __future__ import annotations
@@ -11,20 +12,24 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrbench.atomic import disk_error
+from cxrbench.config import cache_dir
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.features.base import Pairs
 from cxrbench.features.weights import Weights, folders
 from cxrbench.metrics import bertscore, radgraph_f1, ratescore
 from cxrbench.metrics.base import Context
-from cxrbench.privacy import private_file
+from cxrbench.privacy import hold, private_file, private_folder, remove_left
 
 if TYPE_CHECKING:
     from cxrbench.config import Config
@@ -227,15 +232,15 @@ def find(metric: str, preset: str, context: Context, config: Config | None) -> t
     return None
 
 
-def package_texts(python: Path, given: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """Predictions and references that a package holds in its source; [] for what is not there.
+def package_texts(python: Path, given: Mapping[str, str]) -> tuple[list[str], list[str]] | None:
+    """Predictions and references that a package holds, [] for what is not there; None where there is no such package.
 
     Raises:
         CxrbenchError: as `run`.
     """
     install = f"pip install {given['package']}"
     found = run(python, {**given, "task": "texts", "versions": []}, {}, given["package"], install)
-    return found["predictions"], found["references"]
+    return None if found["absent"] else (found["predictions"], found["references"])
 
 
 def compare_job(reference: Reference, job: Job, pairs: Pairs) -> dict[str, Any]:
@@ -251,68 +256,146 @@ def _versions(reference: Reference) -> list[str]:
     return [reference.package, "torch", "transformers", *reference.versions]
 
 
-def run(python: Path, job: Job, links: Links, package: str, install: str, *, debug: bool = False) -> dict[str, Any]:
-    """What the worker found (see `reference_worker.Found`), with the versions it found it with.
+LIMIT = 3600.0
+"""Seconds a package may take unless the user says otherwise."""
+
+
+def run(
+    python: Path,
+    job: Job,
+    links: Links,
+    package: str,
+    install: str,
+    *,
+    debug: bool = False,
+    limit: float = LIMIT,
+) -> dict[str, Any]:
+    """What the worker found (see `reference_worker.Found`), with the versions it found it with; in `limit` seconds.
 
     Raises:
-        CxrbenchError: the environment lacks the package, or the package failed; no text is repeated.
+        CxrbenchError: the environment lacks the package, the package failed or did not end; no text is repeated.
     """
-    with tempfile.TemporaryDirectory(prefix="cxrbench-verify-") as made:
-        folder = Path(made)
-        for name, target in links.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).symlink_to(target.resolve(), target_is_directory=True)
-        with open(folder / "job.json", "w", encoding="utf-8", opener=private_file) as file:
-            json.dump({**job, "debug": debug}, file)
-        code = _start(python, folder, debug=debug)
-        result = folder / "result.json"
-        if not result.is_file():
-            raise CxrbenchError(
-                f"the environment's Python ended with exit code {code} and no result",
-                where=f"--python {python}",
-                fix=f"an environment with {package}: {install}",
-                code=Exit.UNDECIDED,
-            )
-        found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    with _folder() as folder:
+        _fill(folder, {**job, "debug": debug}, links)
+        code = _start(python, folder, debug=debug, limit=limit)
+        found = _result(folder / "result.json")
+    if found is None:
+        raise CxrbenchError(
+            f"the environment's Python ended with exit code {code} and no result",
+            where=f"--python {python}",
+            fix=f"an environment with {package}: {install}",
+            code=Exit.UNDECIDED,
+        )
     if "error" in found:
         raise _failed(found["error"], python, package, install)
     return found
 
 
-_OURS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-"""Of this process, and no business of the other's."""
+_PREFIX = "job-"
 
 
-def _start(python: Path, folder: Path, *, debug: bool) -> int:
-    private = {key: str(folder) for key in ("XDG_CACHE_HOME", "HF_HOME", "TMPDIR")}
-    offline = {
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "HF_DATASETS_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "DISABLE_TELEMETRY": "1",
-        "DO_NOT_TRACK": "1",
-        "WANDB_MODE": "disabled",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "TOKENIZERS_PARALLELISM": "false",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    kept = {key: value for key, value in os.environ.items() if key not in _OURS}
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A new folder in the cache, its owner's alone, removed at the end; first those of processes that were killed.
+
+    Raises:
+        CxrbenchError: it cannot be made.
+    """
+    place = cache_dir() / "reference-runs"
+    handle = -1
     try:
-        done = subprocess.run(  # noqa: S603 - a list, no shell; the user names the interpreter
+        private_folder(place)
+        for left in place.glob(f"{_PREFIX}*"):
+            remove_left(left)
+        while handle < 0:
+            folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
+            with suppress(FileNotFoundError):  # in the moment before it is held, another process may take it for left
+                handle = os.open(folder, os.O_RDONLY)
+                hold(handle)
+            if handle >= 0 and not folder.exists():
+                os.close(handle)
+                handle = -1
+    except OSError as error:
+        raise disk_error(error, place) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def _fill(folder: Path, job: Job, links: Links) -> None:
+    """Put the job into its folder, and what the package looks for there."""
+    try:
+        for name, target in links.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).symlink_to(target.resolve(), target_is_directory=True)
+        with open(folder / "job.json", "w", encoding="utf-8", opener=private_file) as file:
+            json.dump(job, file)
+    except OSError as error:
+        raise disk_error(error, folder) from error
+
+
+def _result(file: Path) -> dict[str, Any] | None:
+    """What the worker wrote; None where it wrote nothing whole."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+_KEPT = (
+    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "JAVA_HOME", "LD_LIBRARY_PATH",
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS",
+)  # fmt: skip
+"""What the package's process gets of this one's environment: tokens, keys and paths are no business of its."""
+
+_OFFLINE: Mapping[str, str] = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "WANDB_MODE": "disabled",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+
+
+def _start(python: Path, folder: Path, *, debug: bool, limit: float) -> int:
+    """Run the worker; its exit code. What it started (Java, say) ends with it."""
+    private = {key: str(folder) for key in ("XDG_CACHE_HOME", "HF_HOME", "TMPDIR")}
+    kept = {key: os.environ[key] for key in _KEPT if key in os.environ}
+    try:
+        child = subprocess.Popen(  # noqa: S603 - a list, no shell; the user names the interpreter
             [str(python), "-I", str(WORKER)],
             cwd=folder,
-            env={**kept, **private, **offline},
+            env={**kept, **private, **_OFFLINE},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=sys.stderr if debug else subprocess.DEVNULL,
-            check=False,
+            start_new_session=True,
         )
     except OSError as error:
         raise CxrbenchError(
             f"the environment's Python does not start: {error.strerror}", where=f"--python {python}"
         ) from error
-    return done.returncode
+    try:
+        return child.wait(limit)
+    except subprocess.TimeoutExpired as error:
+        raise CxrbenchError(
+            f"the package did not end within {limit:g} s and was stopped",
+            where=f"--python {python}",
+            fix="fewer --texts, or a higher --limit; --debug shows what the package says",
+            code=Exit.UNDECIDED,
+        ) from error
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
 
 def _failed(error: Mapping[str, Any], python: Path, package: str, install: str) -> CxrbenchError:

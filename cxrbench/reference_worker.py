@@ -11,16 +11,18 @@ import ast
 import importlib.util
 import json
 import os
+import re
 import sys
 import traceback
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 from typing import Any
 
 Job = dict[str, Any]
 Found = dict[str, Any]
 """`pairs`: metric -> value -> one number per pair (None: the package has none). `corpus`: metric -> value -> number.
-`texts`: what it says of each distinct text, in the order of the job's `texts`."""
+`texts`: what it says of each distinct text, in the order of the job's `texts`. `folds`: whether RadGraph's scorer folds
+case."""
 
 
 def chexbert(job: Job) -> Found:
@@ -32,7 +34,7 @@ def chexbert(job: Job) -> Found:
     package.CACHE_DIR = job["folder"]
     labeler = package.F1CheXbert(device="cpu")
     labels = {text: labeler.get_label(text, mode="classification") for text in job["texts"]}
-    positive = {text: [int(label in (1, -1)) for label in labels[text]] for text in labels}
+    positive = positive_of(labeler, labels)
     vectors = {}
     with torch.no_grad():
         for text in job["texts"]:
@@ -57,9 +59,33 @@ def chexbert(job: Job) -> Found:
     }
 
 
+PROBED = 8
+"""Texts on which the package's own rule for doubt is run."""
+
+
+def positive_of(labeler: Any, labels: dict[str, Any]) -> dict[str, list[int]]:
+    """The positive labels of each text, as the package's `rrg` mode has them, without running the network once more.
+
+    That this is its rule is seen on a few texts, those with an uncertain label first: the rule is about them.
+    """
+    positive = {text: [int(label in (1, -1)) for label in found] for text, found in labels.items()}
+    probed = sorted(labels, key=lambda text: -1 not in labels[text])[:PROBED]
+    if any(list(labeler.get_label(text)) != positive[text] for text in probed):
+        raise ValueError("the package's rule for uncertain labels is another one")
+    return positive
+
+
+def folds(compute_reward: Any) -> bool:
+    """Whether a scorer of radgraph takes two words for the same that differ in case only."""
+    words = ("Edema", "edema")
+    sides: list[Any] = [{"entities": {"1": {"tokens": each, "label": "x", "relations": []}}} for each in words]
+    return bool(compute_reward(*sides, "simple") > 0)
+
+
 def radgraph(job: Job) -> Found:
     """Annotations of each text, and F1 of every pair at three levels."""
     from radgraph.radgraph import F1RadGraph
+    from radgraph.rewards import compute_reward
 
     package = F1RadGraph(reward_level="all", model_type=job["model_type"], model_cache_dir=job["cache"], cuda=-1)
     _, rewards, said, true = package(hyps=job["predictions"], refs=job["references"])
@@ -68,7 +94,7 @@ def radgraph(job: Job) -> Found:
     for (prediction, reference), left, right in zip(kept, said, true):
         known[prediction], known[reference] = left["entities"], right["entities"]
     pairs = {job["keys"][level]: {"f1": rewards[i]} for i, level in enumerate(("simple", "partial", "complete"))}
-    return {"texts": [known.get(text) for text in job["texts"]], "pairs": pairs}
+    return {"texts": [known.get(text) for text in job["texts"]], "pairs": pairs, "folds": folds(compute_reward)}
 
 
 def bertscore(job: Job) -> Found:
@@ -150,18 +176,43 @@ def sacrebleu(job: Job) -> Found:
 
 
 def texts(job: Job) -> Found:
-    """Lists of texts that a package holds in its source, read without importing it."""
+    """Lists of texts that a package holds in its source or its description, read without importing it."""
+    if _version(job["package"]) is None:
+        return {"absent": True, "predictions": [], "references": []}
+    found: dict[str, list[str]] = {}
+    for source in _sources(job):
+        try:
+            tree = ast.parse(source)
+        except SyntaxError:  # a description may hold anything
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                told = _listed(node.value)
+                if told is not None:
+                    found.setdefault(node.targets[0].id, told)
+    return {"absent": False, **{side: found.get(job[side], []) for side in ("predictions", "references")}}
+
+
+def _sources(job: Job) -> list[str]:
+    """The text of a module, or the blocks of Python in a package's description."""
+    if job["file"] == "METADATA":
+        held: Any = metadata(job["package"])
+        return re.findall(r"```python\n(.*?)```", held.get_payload() or held.get("Description") or "", re.DOTALL)
     spec = importlib.util.find_spec(job["package"])
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(name=job["package"])
-    tree = ast.parse((Path(spec.origin).parent / job["file"]).read_text(encoding="utf-8"))
-    found: dict[str, list[str]] = {}
-    for node in ast.walk(tree):
-        if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)):
-            continue
-        if isinstance(node.value, ast.List) and all(isinstance(each, ast.Constant) for each in node.value.elts):
-            found[node.targets[0].id] = ast.literal_eval(node.value)
-    return {side: found.get(job[side], []) for side in ("predictions", "references")}
+    return [(Path(spec.origin).parent / job["file"]).read_text(encoding="utf-8")]
+
+
+def _listed(value: ast.expr) -> list[str] | None:
+    """A list of texts, or the one that a function is called with."""
+    if isinstance(value, ast.Call) and len(value.args) == 1:
+        value = value.args[0]
+    if isinstance(value, ast.List) and all(
+        isinstance(each, ast.Constant) and isinstance(each.value, str) for each in value.elts
+    ):
+        return list(ast.literal_eval(value))
+    return None
 
 
 TASKS = {
@@ -190,8 +241,9 @@ def main() -> int:
         place = traceback.extract_tb(error.__traceback__)[-1:]
         where = f"{Path(place[0].filename).name}:{place[0].lineno}" if place else ""
         result["error"] = {"kind": type(error).__name__, "missing": missing, "where": where}
-    with open(os.open("result.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+    with open(os.open("result.part", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         json.dump(result, file)
+    Path("result.part").replace("result.json")  # whole or not there, however this process ends
     return 0
 
 

@@ -11,7 +11,7 @@ import datetime
 import itertools
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,12 @@ import numpy as np
 from cxrbench import __version__, assets, reference_runs, verified
 from cxrbench.data.phantom import report, study_id
 from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.features.base import device_kind
 from cxrbench.metric_cases import Case, Expected, cases
-from cxrbench.metrics.base import Context, Floats, Pairs
+from cxrbench.metrics.base import Context, Floats, Metric, Pairs, Resources
 from cxrbench.own_figures import Ours, pairs_of
 from cxrbench.scoring import make_metric
+from cxrbench.verdicts import Check, Comparison, Line, Verdict, outcome_of
 
 if TYPE_CHECKING:
     from cxrbench.config import Config
@@ -33,83 +35,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {"radcliq": ("radgraph-f1:combined", "ber
 """Metrics that are arithmetic on others: these are verified in their place."""
 
 PHANTOM = 24
-"""Made-up pairs that a comparison takes where the user gives no texts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A published figure and what was measured; both as lists, one number per pair or one for the corpus."""
-
-    case: str
-    metric: str
-    value: str
-    evidence: str
-    expected: tuple[float, ...]
-    measured: tuple[float, ...]
-    tolerance: float
-    note: str = ""
-
-    @property
-    def difference(self) -> float:
-        """The largest absolute difference."""
-        return max(abs(a - b) for a, b in zip(self.expected, self.measured, strict=True))
-
-    @property
-    def passed(self) -> bool:
-        """A value that is not a number never passes."""
-        return bool(self.difference <= self.tolerance)
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One thing a package and cxrbench both say: of n pairs, texts or corpora, how many differ, by how much at most.
-
-    `largest` is None where what is compared are no numbers.
-    """
-
-    what: str
-    n: int
-    differ: int
-    largest: float | None
-    tolerance: float
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A run of the reference package. `left_out` pairs it could not do, for the reason `why`."""
-
-    package: str
-    versions: Mapping[str, str]
-    python: str
-    texts: str
-    n: int
-    left_out: int
-    why: str
-    lines: tuple[Line, ...]
-
-    @property
-    def passed(self) -> bool:
-        return all(line.differ == 0 for line in self.lines)
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What came out for one metric. `not_run`: case -> why. `remembered`: whether signatures will tell of it."""
-
-    metric: str
-    signature: str
-    weights: Mapping[str, str]
-    checks: tuple[Check, ...]
-    not_run: Mapping[str, str]
-    comparison: Comparison | None
-    remembered: bool
-    machine: Mapping[str, str]
-
-    @property
-    def outcome(self) -> str:
-        """`passed`, `failed`, or `not verified` where nothing could be checked."""
-        found = [check.passed for check in self.checks] + ([self.comparison.passed] if self.comparison else [])
-        return ("passed" if all(found) else "failed") if found else "not verified"
+"""Made-up pairs that every comparison takes."""
 
 
 def keys_of(name: str) -> list[str]:
@@ -175,7 +101,10 @@ def _texts_of(case: Case, python: Path | None) -> tuple[Pairs | None, str]:
         return pairs_of([(pair.prediction, pair.reference) for pair in case.pairs]), ""
     if python is None:
         return None, f"its texts are not shipped; --python ENV reads them from the package {case.texts.package}"
-    predictions, references = reference_runs.package_texts(python, case.texts.model_dump())
+    held = reference_runs.package_texts(python, case.texts.model_dump())
+    if held is None:
+        return None, f"its texts are not shipped, and the package that holds them, {case.texts.package}, is not there"
+    predictions, references = held
     if not case.texts.fit(predictions, references):
         return None, f"the package {case.texts.package} there holds other texts"
     return pairs_of(list(zip(predictions, references, strict=True))), ""
@@ -214,8 +143,28 @@ def phantom_pairs() -> list[tuple[str, str]]:
     return list(itertools.pairwise(made))
 
 
+FOLDING = (
+    "this radgraph compares words without their case, as the released 0.1.18 does not, though it calls itself that, "
+    "too: pip install --force-reinstall radgraph==0.1.18"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How to verify: an environment with the package (None: published cases only), further texts of the user's.
+
+    `device` is what cxrbench reads texts on, `limit` the seconds a package may take.
+    """
+
+    python: Path | None = None
+    texts: Sequence[tuple[str, str]] | None = None
+    debug: bool = False
+    device: str = "cpu"
+    limit: float = reference_runs.LIMIT
+
+
 def compare(
-    key: str, both: Sequence[tuple[str, str]], texts: str, python: Path, config: Config, *, debug: bool
+    key: str, both: Sequence[tuple[str, str]], texts: str, python: Path, config: Config, asked: Asked
 ) -> Comparison:
     """Run the reference package on pairs and compare.
 
@@ -236,12 +185,16 @@ def compare(
     if not len(pairs):
         raise CxrbenchError(f"{reference.package} can do none of the {len(both)} pairs: {reference.why}")
     given = reference_runs.compare_job(reference, job, pairs)
-    theirs = reference_runs.run(python, given, links, reference.package, reference.install, debug=debug)
-    lines, none = _lines(key, Ours(pairs, config), theirs, given["texts"], reference.tolerance)
+    theirs = reference_runs.run(
+        python, given, links, reference.package, reference.install, debug=asked.debug, limit=asked.limit
+    )
+    ours = Ours(pairs, config, asked.device)
+    lines, none = _lines(key, ours, theirs, given["texts"], reference.tolerance)
     left_out = sum(lacking) + none
+    distinct = {pair for pair in zip(pairs.predictions, pairs.references, strict=True) if pair[0] != pair[1]}
     return Comparison(
         reference.package, theirs["versions"], theirs["python"], texts, len(both), left_out,
-        reference.why if left_out else "", tuple(lines),
+        reference.why if left_out else "", tuple(lines), len(distinct) - none, FOLDING if theirs.get("folds") else "",
     )  # fmt: skip
 
 
@@ -255,7 +208,7 @@ def _lines(
         told = {text: each for text, each in zip(texts, theirs["texts"], strict=True) if each is not None}
         differ = sum(said[text] != each for text, each in told.items())
         what = "labels of a text" if key.startswith("chexbert") else "entities and relations of a text"
-        lines.append(Line(what, len(told), differ, None, 0.0))
+        lines.append(Line(what, len(told), differ, None, 0.0, len({str(each) for each in told.values()}) > 1))
     for metric, values in theirs.get("pairs", {}).items():
         if _family(metric) != _family(key):
             continue
@@ -270,7 +223,8 @@ def _lines(
             other = np.array([np.nan if each is None else each for each in numbers], np.float64)
             there = np.array([each is not None for each in numbers])
             none = max(none, int((~there).sum()))
-            lines.append(_line(f"{metric} {value}, per pair", mine[value][there], other[there], tolerance))
+            line = _line(f"{metric} {value}, per pair", mine[value][there], other[there], tolerance)
+            lines.append(replace(line, varied=len({*other[np.isfinite(other)]}) > 1))
     for metric, values in theirs.get("corpus", {}).items():
         if _family(metric) == _family(key):
             whole = ours.corpus(metric)
@@ -289,15 +243,6 @@ def _line(what: str, mine: Floats, other: Floats, tolerance: float) -> Line:
 # The verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """How to verify: an environment with the package (None: published cases only), the user's texts (None: shipped)."""
-
-    python: Path | None = None
-    texts: Sequence[tuple[str, str]] | None = None
-    debug: bool = False
-
-
 def verify(key: str, asked: Asked, config: Config) -> Verdict:
     """Verify one metric, and remember the outcome where it has published weights.
 
@@ -305,7 +250,7 @@ def verify(key: str, asked: Asked, config: Config) -> Verdict:
         CxrbenchError: weights or packages are missing; the package failed; the record there is damaged.
     """
     metric, context = Ours(pairs_of([("", "")]), config).fit(key)
-    subject = metric.subject(context)
+    subject, device = _subject(metric, context, asked, config)
     if subject is not None:
         verified.recall(subject)  # a damaged record is told before anything long begins
     checks: list[Check] = []
@@ -317,29 +262,45 @@ def verify(key: str, asked: Asked, config: Config) -> Verdict:
             not_run[case.name] = why
             continue
         shipped += zip(pairs.predictions, pairs.references, strict=True)
-        ours = Ours(pairs, config)
+        ours = Ours(pairs, config, asked.device)
         for expected in case.expected:
             checks += check(case, expected, key, ours)
     comparison, both = None, shipped
     if asked.python is not None:
-        both = list(asked.texts) if asked.texts is not None else [*shipped, *phantom_pairs()]
-        made_up = "texts of the cases, and made-up ones" if shipped else "made-up texts"
-        named = made_up if asked.texts is None else "own texts"
-        comparison = compare(key, both, named, asked.python, config, debug=asked.debug)
+        # Own texts come on top: few or easy ones by themselves would make any two annotators agree.
+        both = [*shipped, *phantom_pairs(), *(asked.texts or ())]
+        named = [("texts of the cases", shipped), ("made-up ones", True), ("own ones", asked.texts)]
+        comparison = compare(key, both, ", ".join(name for name, given in named if given), asked.python, config, asked)
     metric, context = Ours(pairs_of(both), config).fit(key)
-    remembered = _remember(metric.subject(context), checks, comparison)
+    remembered = _remember(_subject(metric, context, asked, config)[0], checks, comparison)
+    with verified.scored_on(lambda: device or "cpu"):
+        signature = metric.signature(context, "none")
     return Verdict(
-        key, metric.signature(context, "none"), _weights(context), tuple(checks), not_run, comparison, remembered,
-        _machine(),
+        key, signature, _weights(context), tuple(checks), not_run, comparison, remembered, _machine(), device
     )  # fmt: skip
 
 
+def _subject(
+    metric: Metric, context: Context, asked: Asked, config: Config
+) -> tuple[verified.Subject | None, str | None]:
+    """What an outcome is remembered for, and the kind of device; None and None where no weights are read."""
+    subject = metric.subject(context)
+    if subject is None:
+        return None, None
+    device = device_kind(Resources(config=config, device=asked.device))
+    return replace(subject, device=device), device
+
+
 def _remember(subject: verified.Subject | None, checks: Sequence[Check], comparison: Comparison | None) -> bool:
-    """Write the outcome down; whether that was done."""
+    """Write the outcome down, where there is one; whether that was done.
+
+    That a package agrees on too few pairs, or says the same of all, is no pass to remember; that it differs always is.
+    """
     outcomes = {f"{each.case}: {each.metric} {each.value}": each.passed for each in checks}
-    if comparison is not None:
+    if comparison is not None and comparison.said and (comparison.telling or not comparison.passed):
         outcomes[f"package: {comparison.package}"] = comparison.passed
-    if subject is None or subject.embedded or not outcomes:
+    nothing = not outcomes or outcome_of(checks, comparison) == "not verified"
+    if subject is None or subject.embedded or nothing:
         return False
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     verified.remember(subject, outcomes, {"date": today, **_machine()})

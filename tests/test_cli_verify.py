@@ -8,6 +8,10 @@ import sys
 import pytest
 import torch
 
+from cxrbench import reference_runs, verdicts, verification
+from cxrbench.config import load_config
+from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.own_figures import Ours, pairs_of
 from cxrbench.shipped import embedded
 from tests import commands
 
@@ -35,25 +39,24 @@ def other_chexbert(tmp_path):
     return place
 
 
-def pretender(tmp_path, body):
-    """An environment whose package says what `body` makes of the job."""
-    file = tmp_path / "pretender"
-    file.write_text(
-        f"#!{sys.executable}\nimport json\njob = json.load(open('job.json'))\nn = len(job['predictions'])\n"
-        f"found = {body}\n"
-        "json.dump({'python': '3.11', 'versions': {'f1chexbert': '0.0.2'}, **found}, open('result.json', 'w'))\n"
-    )
-    file.chmod(0o755)
-    return file
+def package(monkeypatch, change=lambda numbers: numbers):
+    """A package for SembScore in this process, which says what cxrbench says, or what `change` makes of it."""
+
+    def run(python, job, links, name, install, *, debug, limit):
+        ours = Ours(pairs_of(list(zip(job["predictions"], job["references"], strict=True))), load_config())
+        numbers = change(ours.per_pair("semb-score:chexbert")["semb_score"].tolist())
+        found = {"pairs": {"semb-score:chexbert": {"semb_score": numbers}}}
+        return {"python": "3.11", "versions": {"f1chexbert": "0.0.2"}, **found}
+
+    monkeypatch.setattr(reference_runs, "run", run)
 
 
 def test_a_text_metric_against_its_package_on_own_texts(cli, own_texts):
     code, out, err = cli("verify", "metric", "rouge-l:radeval", "--python", sys.executable, "--texts", own_texts)
     assert code == 0, err
     assert out.startswith("### cxrbench verify metric rouge-l:radeval: passed\n")
-    assert "| radeval-lexical | rouge-l:radeval | rouge_1, per pair | verified | 1, 0.545455 |" in out
-    assert "on 2 pairs: own texts" in out
-    assert "| rouge-l:radeval rouge_l, per pair | 2 | 0 | 0 | 1e-12 | equal |" in out
+    assert "on 26 pairs: made-up ones, own ones." in out, "own texts come on top"
+    assert "| rouge-l:radeval rouge_l, per pair | 26 | 0 | 0 | 1e-12 | equal |" in out
     for secret in ("ylophone", "Clear lungs", str(own_texts.parent), os.path.dirname(sys.executable)):
         assert secret not in out + err
 
@@ -67,7 +70,8 @@ def test_the_verdict_as_json(cli, own_texts):
     assert found["metric"] == "bleu:raw"
     assert all(check["passed"] for check in found["checks"])
     assert found["comparison"]["passed"]
-    assert found["comparison"]["n"] == 2
+    assert found["comparison"]["n"] == 5 + verification.PHANTOM + 2
+    assert "radeval-readme" in found["not_run"]
     assert found["signature"].startswith("bleu|preset:raw|")
     assert "ylophone" not in out
 
@@ -97,22 +101,23 @@ def test_weights_that_are_not_the_published_ones_fail(cli, other_chexbert, own_t
     assert "|verified:no|" in scored
 
 
-def test_a_pass_is_told_by_later_signatures(cli, other_chexbert, tmp_path, own_texts):
-    agrees = pretender(tmp_path, "{'pairs': {'semb-score:chexbert': {'semb_score': [1.0] * n}}}")
-    same = tmp_path / "same.jsonl"
-    same.write_text(json.dumps({"sample_id": "a", "prediction": "Clear.", "reference": "Clear."}) + "\n")
-    code, out, err = cli("verify", "metric", "semb-score", "--python", agrees, "--texts", same)
+def test_a_pass_is_told_by_later_signatures(cli, other_chexbert, tmp_path, own_texts, monkeypatch):
+    words = ("verify", "metric", "semb-score", "--python", sys.executable, "--device", "cpu")
+    package(monkeypatch)
+    code, out, err = cli(*words)
     assert code == 0, out + err
     assert "|verified:yes|" in out
-    score = ("score", own_texts, "--metrics", "semb-score", "--replicates", 0, "--json")
+    assert ", read on cpu\n" in out
+    score = ("score", own_texts, "--metrics", "semb-score", "--replicates", 0, "--json", "--device", "cpu")
     code, scored, _ = cli(*score)
     assert code == 0
     assert "|verified:yes|" in json.loads(scored)["metrics"]["semb-score:chexbert"]["semb_score"]["signature"]
 
-    # The same package on other texts: what differs takes the yes away.
-    code, out, _ = cli("verify", "metric", "semb-score", "--python", agrees, "--texts", own_texts)
+    # The same package on further texts: what differs takes the yes away.
+    package(monkeypatch, lambda numbers: [*numbers[:-1], numbers[-1] + 0.1])
+    code, out, _ = cli(*words, "--texts", own_texts)
     assert code == 1
-    assert "**differs**" in out
+    assert f"| {verification.PHANTOM + len(TEXTS)} | 1 | 0.1 | 1e-05 | **differs** |" in out
     assert "|verified:no|" in cli(*score)[1]
 
     (record,) = (tmp_path / "cache/cxrbench/verified").iterdir()
@@ -121,6 +126,89 @@ def test_a_pass_is_told_by_later_signatures(cli, other_chexbert, tmp_path, own_t
     assert code == 4
     assert "the record that says whether semb-score was verified was changed after it was written" in err
     assert str(record) in err
+
+
+def test_one_trivial_pair_earns_no_yes(cli, other_chexbert, tmp_path, monkeypatch):
+    """A package that says 1 of everything agrees on a text beside itself; the made-up pairs find it out."""
+    same = tmp_path / "same.jsonl"
+    same.write_text(json.dumps({"sample_id": "a", "prediction": "Clear.", "reference": "Clear."}) + "\n")
+    package(monkeypatch, lambda numbers: [1.0] * len(numbers))
+    code, out, _ = cli("verify", "metric", "semb-score", "--python", sys.executable, "--texts", same)
+    assert code == 1
+    assert f"on {verification.PHANTOM + 1} pairs: made-up ones, own ones." in out
+    assert "|verified:no|" in out
+
+    # Where the weights, too, say the same of everything, both agree and nothing was learnt.
+    monkeypatch.setattr(verification, "_lines", lambda *given: ([verdicts.Line("w", 25, 0, 0.0, 1e-5, False)], 0))
+    shutil.rmtree(tmp_path / "cache/cxrbench/verified")
+    code, out, _ = cli("verify", "metric", "semb-score", "--python", sys.executable, "--texts", same)
+    assert code == 0
+    assert "agreement is not remembered" in out
+    assert "|verified:no|" in out
+    assert not (tmp_path / "cache/cxrbench/verified").exists()
+
+
+def test_a_package_that_says_nothing_is_no_pass(cli, other_chexbert, tmp_path, monkeypatch):
+    package(monkeypatch, lambda numbers: [None] * len(numbers))
+    code, out, _ = cli("verify", "metric", "semb-score", "--python", sys.executable)
+    assert code == 1
+    assert out.startswith("### cxrbench verify metric semb-score:chexbert: not verified\n")
+    assert "| 0 | 0 | 0 | 1e-05 | nothing |" in out
+    assert "nothing to compare" in out
+    assert not (tmp_path / "cache/cxrbench/verified").exists()
+
+
+def verdict(key, **changed):
+    check = verdicts.Check("c", key, "v", "primary", (0.5, 0.5), (0.5, float("nan")), 1.0)
+    given = {"checks": (check,), "not_run": {}, "comparison": None, **changed}
+    machine = dict.fromkeys(("cxrbench", "python", "torch", "transformers", "platform"), "1")
+    return verdicts.Verdict(key, f"{key}|v:1", {}, remembered=False, machine=machine, device="cpu", **given)
+
+
+def test_what_is_not_a_number_is_null_in_json(cli, monkeypatch):
+    monkeypatch.setattr(verification, "verify", lambda key, asked, config: verdict(key))
+    code, out, _ = cli("verify", "metric", "bleu", "--json")
+    assert code == 1
+    (found,) = json.loads(out, parse_constant=lambda name: pytest.fail(name))
+    assert found["checks"][0]["measured"] == [0.5, None]
+    assert not found["checks"][0]["passed"]
+    code, out, _ = cli("verify", "metric", "bleu")
+    assert "**failed** by nan" in out
+
+
+@pytest.mark.parametrize("json_output", [False, True])
+def test_verdicts_that_are_finished_are_told_when_a_later_part_breaks(cli, monkeypatch, json_output):
+    def verify(key, asked, config):
+        if key.startswith("semb"):
+            raise CxrbenchError("the package broke", code=Exit.UNDECIDED)
+        return verdict(key)
+
+    monkeypatch.setattr(verification, "verify", verify)
+    monkeypatch.setattr(verification, "require", lambda keys, config: None)
+    code, out, err = cli("verify", "metric", "radcliq", *(["--json"] if json_output else []))
+    assert code == 3
+    assert "the package broke" in err
+    told = [each["metric"] for each in json.loads(out)] if json_output else out
+    assert "radgraph-f1:combined" in told
+    assert "bertscore:rexrank" in told
+
+
+def test_a_scorer_that_folds_case_is_named_where_it_differs(cli, monkeypatch):
+    line = verdicts.Line("f1", 3, 1, 0.5, 1e-9, True)
+    theirs = verdicts.Comparison(
+        "radgraph", {"radgraph": "0.1.18"}, "3", "t", 3, 0, "", (line,), 3, verification.FOLDING
+    )
+    monkeypatch.setattr(verification, "require", lambda keys, config: None)
+    monkeypatch.setattr(verification, "verify", lambda key, *rest: verdict(key, checks=(), comparison=theirs))
+    code, out, _ = cli("verify", "metric", "radgraph-f1")
+    assert code == 1
+    assert "Hint: this radgraph compares words without their case" in out
+
+
+def test_a_device_that_is_not_there_is_refused(cli):
+    code, _, err = cli("verify", "metric", "bleu", "--device", "cuda:99")
+    assert code == 2
+    assert "no device 'cuda:99'" in err
 
 
 def test_nothing_that_can_be_checked_is_no_pass(cli, other_chexbert):

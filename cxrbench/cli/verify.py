@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,7 @@ from cxrbench.cli import options as opt
 from cxrbench.errors import CxrbenchError, Exit
 
 if TYPE_CHECKING:
-    from cxrbench.verification import Check, Comparison, Verdict
+    from cxrbench.verdicts import Check, Comparison, Verdict
 
 app = typer.Typer(
     help="Compare with published figures and reference packages.", no_args_is_help=True, rich_markup_mode=None
@@ -35,8 +36,12 @@ def metric(
     ] = None,
     texts: Annotated[
         Path | None,
-        typer.Option("--texts", help="Own texts: a file with prediction and reference.", show_default=False),
+        typer.Option("--texts", help="Own texts, too: a file with prediction and reference.", show_default=False),
     ] = None,
+    device: Annotated[
+        str, typer.Option("--device", help="Of annotators: auto, cpu, cuda, cuda:N. The package stays on the CPU.")
+    ] = "auto",
+    limit: Annotated[float, typer.Option("--limit", min=1, help="Seconds that the package may take.")] = 3600,
     json_output: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show what the package prints, which may quote texts, and tracebacks.")
@@ -45,7 +50,8 @@ def metric(
 ) -> None:
     """Run the published cases of a metric, and compare with its reference package. Prints a verdict for an issue.
 
-    With real weights only; exit 0 passed, 1 failed, 3 not verified. The verdict holds no text and no path.
+    With real weights only; exit 0 passed, 1 failed or the package said nothing, 3 not verified. The verdict holds no
+    text and no path.
 
     cxrbench verify metric radgraph-f1
 
@@ -58,21 +64,25 @@ def metric(
         raise CxrbenchError(
             "--texts are compared with what a package says of them", where="--texts", fix="--python ENV"
         )
+    resources = opt.resources(config, device, "fp32")
     settings = opt.load_config(config)
     keys = verification.keys_of(name)
     given = _read(texts) if texts is not None else None
-    asked = verification.Asked(interpreter(python) if python is not None else None, given, debug)
+    env = interpreter(python) if python is not None else None
+    asked = verification.Asked(env, given, debug, resources.device, limit)
     verification.require(keys, settings)
-    verdicts = [verification.verify(key, asked, settings) for key in keys]
-    if json_output:
-        typer.echo(json.dumps([_data(each) for each in verdicts], indent=2))
-    else:
-        for each in verdicts:
-            typer.echo("\n".join(_markdown(each)))
-    outcomes = {each.outcome for each in verdicts}
-    if "failed" in outcomes:
+    verdicts: list[Verdict] = []
+    try:
+        for key in keys:
+            verdicts.append(verification.verify(key, asked, settings))
+            if not json_output:
+                typer.echo("\n".join(_markdown(verdicts[-1])))
+    finally:  # what is finished is told, whatever becomes of the rest
+        if json_output and verdicts:
+            typer.echo(json.dumps(_finite([_data(each) for each in verdicts]), indent=2, allow_nan=False))
+    if any(each.outcome == "failed" or (each.comparison and not each.comparison.passed) for each in verdicts):
         raise typer.Exit(Exit.REGRESSION)
-    if "not verified" in outcomes:
+    if any(each.outcome == "not verified" for each in verdicts):
         raise typer.Exit(Exit.UNDECIDED)
 
 
@@ -93,6 +103,15 @@ def _read(file: Path) -> list[tuple[str, str]]:
     return both
 
 
+def _finite(value: Any) -> Any:
+    """The same with None for what is not a finite number, which JSON cannot say."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _data(verdict: Verdict) -> dict[str, Any]:
     checks = [{**asdict(each), "passed": each.passed} for each in verdict.checks]
     comparison = verdict.comparison
@@ -102,7 +121,7 @@ def _data(verdict: Verdict) -> dict[str, Any]:
 
 def _markdown(verdict: Verdict) -> Iterator[str]:
     """The verdict as a block to paste."""
-    machine = verdict.machine
+    machine, device = verdict.machine, verdict.device
     yield f"### cxrbench verify metric {verdict.metric}: {verdict.outcome}"
     yield ""
     yield f"- signature: `{verdict.signature}`"
@@ -110,7 +129,7 @@ def _markdown(verdict: Verdict) -> Iterator[str]:
         yield f"- weights: {', '.join(f'{name} `{digest}`' for name, digest in verdict.weights.items())}"
     yield (
         f"- cxrbench {machine['cxrbench']}, Python {machine['python']}, torch {machine['torch']}, "
-        f"transformers {machine['transformers']}, {machine['platform']}"
+        f"transformers {machine['transformers']}, {machine['platform']}{f', read on {device}' if device else ''}"
     )
     if verdict.checks:
         yield ""
@@ -120,11 +139,21 @@ def _markdown(verdict: Verdict) -> Iterator[str]:
     if verdict.comparison is not None:
         yield ""
         yield from _compared(verdict.comparison)
-    if verdict.outcome == "not verified":
-        yield "\nNothing was checked: no published case can be run here. `--python ENV` compares with the package."
-    if verdict.remembered:
-        yield "\nRemembered on this machine: `verified:` in signatures tells of it."
+    yield from _last(verdict)
     yield ""
+
+
+def _last(verdict: Verdict) -> Iterator[str]:
+    """What it means for signatures, and why not."""
+    compared = verdict.comparison
+    if compared is not None and not compared.said:
+        yield "\nThe package gave nothing to compare: no pass, and nothing is remembered."
+    elif verdict.outcome == "not verified":
+        yield "\nNothing was checked: no published case can be run here. `--python ENV` compares with the package."
+    if verdict.device is not None and compared is not None and compared.passed and not compared.telling:
+        yield "\nThe package's agreement is not remembered: too few distinct pairs, or it says the same of all of them."
+    if verdict.remembered:
+        yield f"\nRemembered on this machine: `verified:` in signatures of scores made on {verdict.device} tells of it."
 
 
 def _table(checks: Sequence[Check]) -> Iterator[str]:
@@ -150,5 +179,7 @@ def _compared(found: Comparison) -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for line in found.lines:
         largest = "" if line.largest is None else f"{line.largest:.2g}"
-        told = "**differs**" if line.differ else "equal"
+        told = "**differs**" if line.differ else "equal" if line.n else "nothing"
         yield f"| {line.what} | {line.n} | {line.differ} | {largest} | {line.tolerance:g} | {told} |"
+    if found.hint and not found.passed:
+        yield f"\nHint: {found.hint}."
