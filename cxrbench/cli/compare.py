@@ -16,8 +16,8 @@ from cxrbench.errors import CxrbenchError, Exit
 if TYPE_CHECKING:
     from cxrbench.compare import Paired
     from cxrbench.judges.engine import Judge
-    from cxrbench.types import Access
     from cxrbench.summary import Confidence
+    from cxrbench.types import Access
 
 
 def compare(
@@ -112,7 +112,7 @@ def _compare_suite(file: Path, confidence: Confidence, json_output: bool) -> Non
 def _further(
     by: str | None, count: int, confidence: Confidence, judge: Judge | None
 ) -> Callable[[Paired], dict[str, Any]]:
-    """What is added to each comparison, as far as it was asked for: subgroups, samples that moved, a judge's verdict."""
+    """What is added to each comparison, as far as asked for: subgroups, samples that moved, a judge's verdict."""
     from cxrbench.compare_groups import compare_groups
     from cxrbench.compare_judged import judged
     from cxrbench.compare_moved import moved

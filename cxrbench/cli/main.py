@@ -17,12 +17,18 @@ from cxrbench.cli import (
     compare,
     data,
     doctor,
+    explore,
     gate,
+    judge_study,
+    leaderboard,
     listing,
     models,
+    publish,
+    reader_study,
     run_command,
     runs,
     score,
+    throughput,
     verify,
 )
 from cxrbench.errors import CxrbenchError, Exit
@@ -69,7 +75,13 @@ app.add_typer(models.app, name="models")
 app.command("run")(run_command.run)
 app.command("score")(score.score)
 app.command("compare")(compare.compare)
+app.command("judge-study")(judge_study.judge_study)
+app.command("throughput")(throughput.throughput)
 app.add_typer(gate.app, name="gate")
+app.add_typer(leaderboard.app, name="leaderboard")
+app.command("explore")(explore.explore)
+app.add_typer(reader_study.app, name="reader-study")
+app.command("publish")(publish.publish)
 app.add_typer(runs.app, name="runs")
 app.command("list")(listing.list_known)
 app.command("doctor")(doctor.doctor)

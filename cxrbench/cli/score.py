@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cxrbench.cli import judging
 from cxrbench.cli import options as opt
 from cxrbench.errors import CxrbenchError, Exit
 
@@ -48,6 +49,13 @@ def score(
         bool, typer.Option("--allow-partial", help="Accept fewer samples than the task has in full; recorded.")
     ] = False,
     json_output: opt.Json = False,
+    judge: judging.JudgeName = None,
+    judge_url: judging.JudgeUrl = None,
+    judge_repeats: judging.JudgeRepeats = 1,
+    judge_set: judging.JudgeSet = None,
+    rubric: judging.Rubrics = None,
+    max_requests: judging.MaxRequests = None,
+    max_cost: judging.MaxCost = None,
     reports: opt.Reports = None,
     images: opt.Images = None,
     tables: opt.Tables = None,
@@ -62,6 +70,8 @@ def score(
     cxrbench score predictions.csv --task iu-findings-r2gen
 
     cxrbench score predictions.jsonl --metrics bleu:r2gen --vocabulary words.txt --access open
+
+    cxrbench score RUN --metrics chexprompt --judge openai:MODEL --judge-url http://127.0.0.1:8000/v1
     """  # noqa: D415  (examples follow)
     from cxrbench.score_run import Sources
 
@@ -70,6 +80,7 @@ def score(
     opt.check_scoring(named, replicates)
     roots = opt.roots(reports, images, tables, annotations, demographics)
     resources = opt.resources(config, device, precision)
+    wish = judging.wish_of(judge, judge_url, judge_repeats, rubric, max_requests, max_cost, judge_set)
     if what.is_dir():
         from cxrbench.store import find_run
 
@@ -85,6 +96,7 @@ def score(
                 raise CxrbenchError(f"{flag} is for predictions files; a run folder knows its own", where=flag)
         check_out(out)
         run = find_run(str(what))
+        resources = judging.with_judge(resources, wish, run.manifest().access)
         sources = Sources(_train_of(run, config, roots), words, resources=resources)
         finish(run, named, sources, replicates, json_output=json_output, out=out)
         return
@@ -105,6 +117,7 @@ def score(
 
         extra["slices"] = opt.metric_names(slices)
         check_slices(extra["slices"], samples, f"--slices {slices}")
+    resources = judging.with_judge(resources, wish, extra["access"])
     sources = Sources(extra.pop("train"), words, resources=resources)
     summary = _score_texts(samples, predictions, named, sources, replicates, extra)
     _print(summary, out, named, json_output=json_output)

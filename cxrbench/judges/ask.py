@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 from cxrbench.judges.rubric import Messages, Rubric
 
-
 PENDING = "not judged yet"
 """How the reason of a pair begins that the same command will ask for again."""
 

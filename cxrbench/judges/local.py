@@ -17,7 +17,7 @@ from cxrbench.types import EMPTY, OK
 
 
 class LocalJudge:
-    """See `cxrbench.judges.ask.Asker`. Its identity holds a hash of the weights: another checkpoint is another judge."""
+    """See `cxrbench.judges.ask.Asker`. Its identity holds a hash of the weights: other weights are another judge."""
 
     keeps = True
 

@@ -1,0 +1,1 @@
+"""What people look at, made of run folders and aggregate summaries. Never torch, never a report text."""

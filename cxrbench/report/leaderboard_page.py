@@ -1,0 +1,382 @@
+"""A board becomes one HTML file: rows and cells as text, the same as data for charts and downloads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cxrbench import __version__
+from cxrbench.metrics.base import comparable
+from cxrbench.report import page
+from cxrbench.report.aggregate import FEW, Cell, Group
+from cxrbench.report.leaderboard import Board, ColumnAbout, Entry, TaskBoard, visible
+from cxrbench.report.published import Published
+
+_SIGNS = 4
+"""Significant digits of charts and tests in the page; values and intervals are unrounded."""
+
+
+def figure(value: float | None) -> str:
+    """A number as the page shows it.
+
+    >>> figure(0.13352), figure(12.345), figure(1234.5), figure(None)
+    ('0.134', '12.3', '1234', '–')
+    """
+    if value is None:
+        return "–"
+    size = abs(value)
+    return f"{value:.3f}" if size < 10 else f"{value:.1f}" if size < 1000 else f"{value:.0f}"
+
+
+def short(value: float | None) -> float | None:
+    """A number with as many digits as a chart can show."""
+    return None if value is None else float(f"{value:.{_SIGNS}g}")
+
+
+def places_text(place: tuple[int, int, int]) -> str:
+    """Ranks as the page shows them: `#2`, or `#1–3` for a tie.
+
+    >>> places_text((1, 3, 6)), places_text((2, 2, 6))
+    ('#1–3', '#2')
+    """
+    first, last, _ = place
+    return f"#{first}" if first == last else f"#{first}–{last}"
+
+
+def html(board: Board) -> str:
+    """The page. The same board gives the same bytes."""
+    app, chart = page.text_of("leaderboard.js"), page.plotly()
+    return page.render(
+        "leaderboard.html.j2",
+        policy=page.policy(app, chart),
+        style=page.own(page.text_of("page.css")),
+        app=page.own(app),
+        plotly=page.own(page.packed_plotly()),
+        data=page.data_json(board_data(board)),
+        board=board,
+        tasks=[_task_view(board, task, at) for at, task in enumerate(board.tasks)],
+        few=FEW,
+        version=__version__,
+        visible=visible,
+        figure=figure,
+    )
+
+
+def _task_view(board: Board, task: TaskBoard, at: int) -> dict[str, Any]:
+    """What the template needs of one task."""
+    about = task.summaries[0].task if task.summaries else None
+    inputs = sorted({_inputs(entry) for entry in task.entries})
+    return {
+        "at": at,
+        "name": task.part.task,
+        "title": task.part.title or (about.title if about else task.part.task),
+        "about": about,
+        "facts": _facts(task),
+        "columns": [_column_view(column) for column in task.columns],
+        "rows": [_row(task, entry) for entry in task.entries],
+        "inputs": inputs,
+        "mixed": len(inputs) > 1,
+        "ranking": _ranking(board, task),
+        "reported": [row for table in task.published for row in _reported_here(table, task.columns)],
+        "tables": [_reported_table(table) for table in task.published],
+        "left_out": [visible(line) for line in task.left_out],
+        "notes": _notes(task),
+        "measured": bool(task.entries),
+        "timed": any("reports_per_s" in entry.run.speed for entry in task.entries),
+    }
+
+
+def _facts(task: TaskBoard) -> list[tuple[str, str]]:
+    """What stands at the head of a task: term and text."""
+    if not task.summaries:
+        return []
+    about, run = task.summaries[0].task, task.entries[0].run if task.entries else None
+    facts = [
+        ("task", f"{about.name}, version {about.version}, hash {about.hash}"),
+        ("data", f"{about.dataset}, {about.access}"),
+    ]
+    if run is not None:
+        level = f"{run.ci_level:.0%} " if run.ci_level else ""
+        facts.append(("samples", f"{run.n_expected} of {run.clusters} {run.cluster_unit}s"))
+        facts.append(("intervals", f"{level}{run.ci_method}"))
+    exchanges = sorted({each.exchanges for each in task.summaries if each.pairs})
+    if exchanges:
+        counted = ", ".join(f"{count:,}" for count in exchanges)
+        facts.append(
+            ("tests", f"paired randomisation of whole {run.cluster_unit if run else 'patient'}s, {counted} exchanges")
+        )
+    return [*facts, ("cite", about.citation)]
+
+
+def _ranking(board: Board, task: TaskBoard) -> str:
+    """How ranks came about, in words."""
+    untested = sum(found.untested for found in task.ranks.values())
+    text = (
+        f"#1–3 is a range of ranks: the places a run can have when a difference counts only if its paired test says so "
+        f"(p ≤ {board.spec.alpha:g} after Holm over all pairs of that column). Runs that share a range are tied."
+    )
+    if board.spec.rank_across_inputs:
+        text += " This board ranks runs that saw different inputs together, because its definition asks for it."
+    else:
+        text += " Runs that saw different inputs are ranked apart."
+    if untested:
+        text += f" {untested} pairs were never tested (their runs come from different summaries) and count as ties."
+    return text
+
+
+def _inputs(entry: Entry) -> str:
+    consumed = ", ".join(entry.run.consumed) or "nothing"
+    return visible(consumed if entry.run.policy == "task" else f"{consumed} (--inputs {entry.run.policy})")
+
+
+def _column_view(column: ColumnAbout) -> dict[str, Any]:
+    metric, _, value = column.key.partition("/")
+    better = {True: "↑", False: "↓", None: ""}[column.higher_is_better]
+    words = {True: "higher is better", False: "lower is better", None: "no direction"}[column.higher_is_better]
+    return {
+        "key": column.key,
+        "metric": visible(metric),
+        "value": visible(value),
+        "arrow": better,
+        "words": words,
+        "better": {True: "high", False: "low", None: ""}[column.higher_is_better],
+        "signature": visible(column.signature),
+        "mixed": column.mixed,
+    }
+
+
+def _row(task: TaskBoard, entry: Entry) -> dict[str, Any]:
+    run = entry.run
+    about = [f"{key} {value}" for key, value in sorted(run.about.items())]
+    return {
+        "id": run.id,
+        "label": visible(entry.label),
+        "about": visible(" · ".join([run.id, *about])),
+        "folder": visible(run.folder),
+        "inputs": _inputs(entry),
+        "n": f"{run.n} of {run.n_expected}",
+        "share": run.n / run.n_expected if run.n_expected else 0.0,
+        "why": visible(entry.why),
+        "truncated": run.truncated_share,
+        "distinct": run.distinct["distinct"] / run.distinct["reports"] if run.distinct.get("reports") else None,
+        "speed": run.speed.get("reports_per_s"),
+        "cells": [_cell(task, entry, column) for column in task.columns],
+    }
+
+
+def _cell(task: TaskBoard, entry: Entry, column: ColumnAbout) -> dict[str, Any]:
+    cell = entry.run.values.get(column.key)
+    if cell is None:
+        why = visible(entry.run.not_scored.get(column.key.partition("/")[0], "not scored"))
+        return {"value": None, "text": "–", "ci": "", "place": "", "of": 0, "n": None, "why": why, "other": False}
+    place = task.places.get((entry.run.id, column.key))
+    return {
+        "value": cell.value,
+        "text": figure(cell.value),
+        "ci": f"{figure(cell.ci[0])} to {figure(cell.ci[1])}" if cell.ci else "",
+        "place": places_text(place) if place else "",
+        "of": place[2] if place else 0,
+        "n": cell.n if cell.n != entry.run.n else None,
+        "why": visible(cell.note),
+        "other": comparable(cell.signature) != column.signature,
+        "signature": visible(cell.signature),
+    }
+
+
+def _reported_here(table: Published, columns: Sequence[ColumnAbout]) -> list[dict[str, Any]]:
+    """Rows for the main table: reported numbers made by the convention of one of its columns."""
+    at = {column.here: i for i, column in enumerate(table.columns) if column.here is not None}
+    shared = [at.get(column.key) for column in columns]
+    if all(index is None for index in shared):
+        return []
+    rows = []
+    for row in table.rows:
+        values = [_scaled(table, row.values, index) for index in shared]
+        if any(value is not None for value in values):
+            rows.append(
+                {
+                    "label": visible(row.model),
+                    "evidence": row.evidence or table.evidence,
+                    "source": row.source or table.source,
+                    "note": row.note,
+                    "cells": [{"value": value, "text": figure(value)} for value in values],
+                }
+            )
+    return rows
+
+
+def _scaled(table: Published, values: Sequence[float | None], index: int | None) -> float | None:
+    if index is None or values[index] is None:
+        return None
+    value = values[index]
+    return None if value is None else float(f"{value * table.columns[index].scale:.12g}")
+
+
+def _reported_table(table: Published) -> dict[str, Any]:
+    return {
+        "name": table.name,
+        "title": table.title,
+        "citation": table.citation,
+        "source": table.source,
+        "evidence": table.evidence,
+        "differs": table.differs,
+        "columns": [
+            {"name": column.name, "arrow": "↑" if column.higher_is_better else "↓"} for column in table.columns
+        ],
+        "rows": [
+            {
+                "label": visible(row.model),
+                "values": ["–" if value is None else f"{value:g}" for value in row.values],
+                "evidence": row.evidence or table.evidence,
+                "source": row.source or "",
+                "note": row.note,
+            }
+            for row in table.rows
+        ],
+    }
+
+
+def _notes(task: TaskBoard) -> list[str]:
+    """What a reader must know of how numbers came about, each said once with the runs it is true of."""
+    said: dict[str, list[str]] = {}
+    for entry in task.entries:
+        for note in entry.run.notes:
+            said.setdefault(note, []).append(entry.label)
+    whole = len(task.entries)
+    return [visible(note if len(labels) == whole else f"{', '.join(labels)}: {note}") for note, labels in said.items()]
+
+
+def board_data(board: Board) -> dict[str, Any]:
+    """What charts and downloads are made of."""
+    return {
+        "name": board.spec.name,
+        "mode": board.mode,
+        "alpha": board.spec.alpha,
+        "cxrbench": __version__,
+        "few": FEW,
+        "tasks": [_task_data(task) for task in board.tasks],
+    }
+
+
+def _task_data(task: TaskBoard) -> dict[str, Any]:
+    keys = [column.key for column in task.columns]
+    at = {entry.run.id: i for i, entry in enumerate(task.entries)}
+    return {
+        "name": task.part.task,
+        "columns": [
+            {"key": column.key, "better": column.higher_is_better, "signature": column.signature}
+            for column in task.columns
+        ],
+        "runs": [_run_data(task, entry) for entry in task.entries],
+        "pairs": _pairs_data(task, keys, at),
+        "baseline": next((i for i, entry in enumerate(task.entries) if entry.label == task.part.baseline), 0),
+        "labels": _labels(task),
+        "slices": _slices(task, keys),
+        "reported": [
+            {
+                "table": table.name,
+                "model": visible(row.model),
+                "column": column.name,
+                "here": column.here,
+                "value": value,
+                "evidence": row.evidence or table.evidence,
+                "source": row.source or table.source,
+            }
+            for table in task.published
+            for row in table.rows
+            for column, value in zip(table.columns, row.values, strict=True)
+            if value is not None
+        ],
+    }
+
+
+def _run_data(task: TaskBoard, entry: Entry) -> dict[str, Any]:
+    run = entry.run
+    return {
+        "id": run.id,
+        "model": visible(entry.label),
+        "inputs": _inputs(entry),
+        "n": run.n,
+        "n_expected": run.n_expected,
+        "truncated_share": run.truncated_share,
+        "values": [
+            _value_data(run.values.get(column.key), task.places.get((run.id, column.key)), column)
+            for column in task.columns
+        ],
+        "speed": run.speed,
+        "machine": ", ".join(f"{key} {visible(value)}" for key, value in sorted(run.machine.items())),
+        "about": {key: visible(value) for key, value in run.about.items()},
+    }
+
+
+def _value_data(cell: Cell | None, place: tuple[int, int, int] | None, column: ColumnAbout) -> list[Any] | None:
+    """Value, low, high, n, failed, first and last place, of how many, signature only where it is not the column's."""
+    if cell is None:
+        return None
+    low, high = cell.ci or (None, None)
+    made = comparable(cell.signature)
+    other = None if made == column.signature else visible(made)
+    return [cell.value, low, high, cell.n, cell.failed, *(place or (None, None, None)), other]
+
+
+def _pairs_data(task: TaskBoard, keys: Sequence[str], at: Mapping[str, int]) -> dict[str, list[Any]]:
+    """Column -> rows (run, run, difference, low, high, p after Holm)."""
+    adjusted: dict[str, dict[tuple[str, str], float]] = {}
+    for (key, _), ranks in task.ranks.items():
+        adjusted.setdefault(key, {}).update(ranks.adjusted)
+    out: dict[str, list[Any]] = {}
+    for (a, b), values in task.pairs.items():
+        for key in keys:
+            found = values.get(key)
+            if found is not None and (a, b) in adjusted.get(key, {}):
+                row = [at[a], at[b], *(short(number) for number in found[:3]), short(adjusted[key][a, b])]
+                out.setdefault(key, []).append(row)
+    return out
+
+
+def _labels(task: TaskBoard) -> dict[str, Any] | None:
+    """F1 per label of the metric the board names: label names, and a row of values per run."""
+    metric = task.part.labels
+    if metric is None:
+        return None
+    prefix = f"{metric}/f1_"
+    found = sorted({key for entry in task.entries for key in entry.run.values if key.startswith(prefix)})
+    # A metric may publish averages under the same stem; a label has no digits and is no average.
+    found = [key for key in found if not re.search(r"_\d+$", key)]
+    rows = [[_short_value(entry.run.values.get(key)) for key in found] for entry in task.entries]
+    kept = [i for i in range(len(found)) if any(row[i] is not None for row in rows)]
+    return {
+        "metric": visible(metric),
+        "names": [visible(found[i].removeprefix(prefix).replace("_", " ")) for i in kept],
+        "rows": [[row[i] for i in kept] for row in rows],
+    }
+
+
+def _short_value(cell: Cell | None) -> float | None:
+    return short(cell.value) if cell is not None else None
+
+
+def _slices(task: TaskBoard, keys: Sequence[str]) -> dict[str, Any]:
+    """Slice -> groups, and per run and group [n, patients, {column: [value, low, high, gap, low, high]}]."""
+    names = sorted({name for entry in task.entries for name in entry.run.slices})
+    at = {key: str(i) for i, key in enumerate(keys)}
+    out: dict[str, Any] = {}
+    for name in names:
+        groups = sorted({group for entry in task.entries for group in entry.run.slices.get(name, {})})
+        rows = [
+            [_group_data(entry.run.slices.get(name, {}).get(group), at) for group in groups] for entry in task.entries
+        ]
+        out[visible(name)] = {"groups": [visible(group) for group in groups], "rows": rows}
+    return out
+
+
+def _group_data(group: Group | None, at: Mapping[str, str]) -> list[Any] | None:
+    if group is None or group.n is None:
+        return None
+    values = {
+        at[key]: [short(number) for number in (*value, *group.gaps.get(key, (None, None, None)))]
+        for key, value in group.values.items()
+        if key in at
+    }
+    return [group.n, group.clusters, values]

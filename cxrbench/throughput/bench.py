@@ -1,0 +1,279 @@
+"""From configurations to arms: models brought up, lengths forced, memory checked. torch stays inside the engines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from cxrbench.errors import CxrbenchError
+from cxrbench.models.generation import resolve
+from cxrbench.models.shapes import Decoder, Shape, Tower, Towering
+from cxrbench.throughput import roofline as roof
+from cxrbench.throughput.arm import Arm
+from cxrbench.throughput.configuration import Configuration
+from cxrbench.throughput.device_state import Monitor, NoDevice, Nvml
+from cxrbench.throughput.images import chars_per_token
+from cxrbench.types import Request, Sample
+
+if TYPE_CHECKING:
+    from cxrbench.config import Config
+    from cxrbench.engines.base import Joined
+
+
+@dataclass
+class Loaded:
+    """A model in memory, and what ends its rows where a trace does."""
+
+    model: Joined
+    rows: Any
+    about: dict[str, Any]
+
+
+@dataclass
+class Bench:
+    """Brings up what is asked for and puts away what is not."""
+
+    samples: Sequence[Sample]
+    config: Config
+    device: str = "cpu"
+    target: str = "findings"
+    workers: int = 2
+    seed: int = 0
+    monitor: Monitor = field(default_factory=NoDevice)
+    _loaded: dict[Any, Loaded] = field(default_factory=dict)
+
+    def arms(self, configurations: Sequence[Configuration]) -> list[Arm]:
+        """Arms of these configurations, all in memory together; models that none of them needs are closed.
+
+        Raises:
+            CxrbenchError: one of them cannot be built, does not fit, or its lengths cannot be forced.
+        """
+        configurations = self._with_largest(configurations)
+        needed = {_key(each) for each in configurations}
+        for key in [key for key in self._loaded if key not in needed]:
+            self._loaded.pop(key).model.close()
+        return [self._arm(each) for each in configurations]
+
+    def close(self) -> None:
+        """Give everything back."""
+        while self._loaded:
+            self._loaded.popitem()[1].model.close()
+
+    def _arm(self, wanted: Configuration) -> Arm:
+        loaded = self._load(wanted)
+        model = loaded.model
+        shape, dtype = shape_of(model.adapter), str(loaded.about["dtype"])
+        tokens = self._tokens(wanted, model)
+        most = max(tokens) if tokens is not None else None
+        settings = resolve({}, model.preset, {**wanted.generation, **({"max_new_tokens": most} if most else {})})
+        requests: list[Request] = [
+            model.request(sample, "generate", settings, self.seed + place) for place, sample in enumerate(self.samples)
+        ]
+        return Arm(
+            configuration=wanted,
+            model=model,
+            requests=requests,
+            batch=wanted.batch,
+            tokens=tokens,
+            announce=loaded.rows.announce if loaded.rows is not None else None,
+            image_tokens=shape.tower.tokens if shape is not None else None,
+            shape=shape,
+            dtype=dtype,
+            about=loaded.about,
+            workers=self.workers,
+            monitor=self.monitor,
+        )
+
+    def _tokens(self, wanted: Configuration, model: Joined) -> list[int] | None:
+        """Lengths in the order of the pool."""
+        count = len(self.samples)
+        if wanted.lengths == "natural":
+            return None
+        if wanted.lengths == "trace":
+            values = wanted.trace.values if wanted.trace is not None else ()
+            return [values[place % len(values)] for place in range(count)]
+        if wanted.lengths == "equal-chars":
+            return [max(1, round((wanted.chars or 0) / self._chars_per_token(model)))] * count
+        return [wanted.tokens] * count
+
+    def _chars_per_token(self, model: Joined) -> float:
+        adapter: Any = model.adapter
+        opened = getattr(adapter, "opened", None)
+        if opened is not None and opened.tokenizer is None:
+            raise CxrbenchError(
+                f"{model.card.name} has no tokenizer here: characters per token are not known",
+                where="--lengths equal-chars",
+                fix="give the checkpoint's folder (--models NAME:DIR), or --lengths equal-tokens",
+            )
+        tokenizer = adapter.tokenizer if opened is not None else adapter.processing.tokenizer
+        return chars_per_token([sample.target for sample in self.samples], tokenizer)
+
+    def _with_largest(self, configurations: Sequence[Configuration]) -> list[Configuration]:
+        """Batch 0 becomes the largest that fits beside the weights of all; engines that keep slots share alike."""
+        if all(each.batch for each in configurations):
+            return list(configurations)
+        from cxrbench.engines.ceilings import make_room
+        from cxrbench.engines.slots_size import free_bytes
+
+        shapes = {each.name: self._shape_and_dtype(each) for each in configurations}
+        weights = sum(roof.weight_bytes(shape, dtype) for shape, dtype in shapes.values())
+        keeping = sum(each.engine == "slots" for each in configurations)
+        free = free_bytes(self.device) - weights
+        made = []
+        for each in configurations:
+            if not each.batch:
+                shape, dtype = shapes[each.name]
+                longest = max(each.trace.values) if each.trace is not None else each.tokens
+                report = (shape.prompt + longest) * roof.kv_bytes(shape, dtype)
+                share = roof.MEMORY_SHARE * free / (max(1, keeping) if each.engine == "slots" else 1)
+                make_room(f"{each.name}: one report of {each.model}", report, share)
+                made.append(replace(each, batch=min(int(share // report), len(self.samples))))
+            else:
+                made.append(each)
+        return made
+
+    def _shape_and_dtype(self, wanted: Configuration) -> tuple[Shape, str]:
+        model = self._build(wanted)
+        shape = shape_of(model.adapter)
+        if shape is None:
+            raise CxrbenchError(
+                "the largest batch is not known for a network of this class", where=wanted.name, fix="name a batch size"
+            )
+        settings: Any = getattr(model.engine, "load_settings")  # noqa: B009  (see `_load`)
+        return shape, str(settings.dtype)
+
+    def _room(self, wanted: Configuration, shape: Shape, load: roof.Load, batch: int, *, loaded: bool) -> None:
+        """Refuse what cannot fit, before it is tried."""
+        from cxrbench.engines.ceilings import make_room
+        from cxrbench.engines.slots_size import free_bytes
+
+        need = roof.memory_bytes(shape, batch, load) - (roof.weight_bytes(shape, load.dtype) if loaded else 0)
+        make_room(f"{wanted.name}: {wanted.model} in {load.dtype} at batch {batch}", need, free_bytes(self.device))
+
+    def _load(self, wanted: Configuration) -> Loaded:
+        from cxrbench.engines.forced import RowLengths, never_end
+
+        key = _key(wanted)
+        if key in self._loaded:
+            loaded = self._loaded[key]
+            self._fits(wanted, loaded.model, loaded=True)
+            return loaded
+        model = self._build(wanted)
+        self._fits(wanted, model, loaded=False)
+        rows = None
+        if wanted.lengths == "trace":
+            if model.engine.name != "transformers":
+                raise CxrbenchError(
+                    f"engine {model.engine.name} cannot end each row by a trace yet: its rows share one length",
+                    where=wanted.name,
+                    fix="engine transformers, or --lengths equal-tokens",
+                )
+            rows = RowLengths()
+            rows.apply(model.adapter)
+        elif wanted.lengths != "natural":
+            never_end(model.adapter)
+        about = {**model.circumstances(), **_real(model), "preset": model.preset.name}
+        wanted_dtype = getattr(model.engine, "load_settings").dtype  # noqa: B009  (engines over HTTP have none)
+        if about["dtype"] != wanted_dtype:
+            raise CxrbenchError(
+                f"the loaded network is in {about['dtype']}, not in {wanted_dtype} as asked", where=wanted.name
+            )
+        self._loaded[key] = Loaded(model, rows, about)
+        return self._loaded[key]
+
+    def _build(self, wanted: Configuration) -> Joined:
+        from cxrbench.engines.base import Joined
+        from cxrbench.engines.build import make_model, split_name
+        from cxrbench.models.base import ModelOptions
+
+        name, argument = split_name(wanted.model)
+        extra = {"target": self.target, **wanted.settings}
+        if wanted.image_tokens is not None:
+            extra["image_tokens"] = str(wanted.image_tokens)
+        if wanted.engine == "slots" and wanted.batch:
+            extra["slots"] = str(wanted.batch)
+        options = ModelOptions(
+            argument=argument,
+            preset=wanted.preset,
+            dtype=wanted.dtype,
+            device=self.device,
+            load_format=wanted.load_format,
+            generation=wanted.generation,
+            workers=self.workers,
+            seed=self.seed,
+            extra=extra,
+            places=self.config.models.get(name, {}),
+        )
+        try:
+            model = make_model(name, options, wanted.engine)
+        except CxrbenchError as error:
+            if error.where.startswith("--engine") and "without an engine" in error.what:
+                what = f"{name} has no network: there is no speed to measure"
+                raise CxrbenchError(what, where=wanted.name) from error
+            raise
+        if not isinstance(model, Joined) or getattr(model.engine, "load_settings", None) is None:
+            raise CxrbenchError(f"{name} runs elsewhere: it is not measured here", where=wanted.name)
+        return model
+
+    def _fits(self, wanted: Configuration, model: Joined, *, loaded: bool) -> None:
+        shape = shape_of(model.adapter)
+        if shape is None:
+            return
+        settings: Any = getattr(model.engine, "load_settings")  # noqa: B009  (see `_load`)
+        load = roof.Load(wanted.tokens, settings.dtype)
+        self._room(wanted, shape, load, wanted.batch, loaded=loaded)
+
+
+def _key(wanted: Configuration) -> Any:
+    """What makes a loaded model another one."""
+    forced = {"natural": "natural", "trace": "trace"}.get(wanted.lengths, "fixed")
+    slots = wanted.batch if wanted.engine == "slots" else None
+    return (
+        wanted.model, wanted.engine, wanted.preset, wanted.dtype, wanted.image_tokens, wanted.load_format, forced,
+        slots, tuple(sorted(wanted.settings.items())), tuple(sorted(wanted.generation.items())),
+    )  # fmt: skip
+
+
+def _real(model: Joined) -> dict[str, Any]:
+    """Precision and attention as the loaded network has them."""
+    engine: Any = model.engine
+    network = engine.load()
+    name = str(network.module.dtype).removeprefix("torch.")
+    return {
+        "dtype": {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}.get(name, name),
+        "attention": network.attention,
+    }
+
+
+def shape_of(adapter: Any) -> Shape | None:
+    """The sizes of a LLaVA-shaped network from its configuration; None for another architecture."""
+    opened = getattr(adapter, "opened", None)
+    config = opened.config if opened is not None else getattr(adapter, "config", None)
+    text, vision = getattr(config, "text_config", None), getattr(config, "vision_config", None)
+    if text is None or vision is None or text.model_type not in ("phi", "llama", "mistral"):
+        return None
+    kind: Towering = "dinov2" if vision.model_type == "dinov2" else "clip"
+    mlp = vision.intermediate_size if kind == "clip" else int(vision.hidden_size * vision.mlp_ratio)
+    side, patch = vision.image_size, vision.patch_size
+    tower = Tower(kind, vision.hidden_size, vision.num_hidden_layers, mlp, side, patch)
+    heads = text.num_attention_heads
+    kv_heads = getattr(text, "num_key_value_heads", None) or heads
+    decoder = Decoder(
+        text.model_type, text.hidden_size, text.num_hidden_layers, heads, kv_heads, text.intermediate_size,
+        text.vocab_size,
+    )  # fmt: skip
+    return Shape(str(config.model_type if config is not None else ""), tower, decoder)
+
+
+def monitor_of(device: str) -> Monitor:
+    """What reads the device: NVML on a GPU whose driver is there, else the host's load alone."""
+    from cxrbench.engines.ceilings import device_uuid
+    from cxrbench.throughput.nvml import Device, open_library
+
+    uuid = device_uuid(device)
+    library = open_library() if uuid is not None else None
+    if uuid is None or library is None:
+        return NoDevice()
+    found = Device(library, uuid)
+    return Nvml(found) if found.known else NoDevice()

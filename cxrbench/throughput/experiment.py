@@ -1,0 +1,177 @@
+"""Speed experiments as YAML: what is measured, in which modes, and which speed-ups are taken apart. No torch.
+
+An error names file, line and key. docs/throughput.md explains every key; baselines/throughput/ holds ready-made ones.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cxrbench.errors import CxrbenchError, suggest
+from cxrbench.throughput.configuration import Configuration, Trace, chain, changed
+from cxrbench.throughput.protocol import Rules
+from cxrbench.yaml_file import read_yaml
+
+DOCS = "docs/throughput.md explains every key"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DrawnTrace(_Strict):
+    """Lengths that are drawn; `file` instead names a run folder or predictions file with recorded ones."""
+
+    mean: Annotated[float, Field(gt=0)] | None = None
+    cv: Annotated[float, Field(ge=0)] = 0.45
+    seed: int = 0
+    file: Path | None = None
+
+
+class ConfigurationSpec(_Strict):
+    """Keys of a configuration; see `configuration.Configuration`."""
+
+    model: str
+    engine: str = "transformers"
+    preset: str = "matched"
+    dtype: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    batch: Annotated[int, Field(ge=1)] | Literal["max"] = 1
+    lengths: Literal["equal-tokens", "equal-chars", "natural", "trace"] = "equal-tokens"
+    tokens: Annotated[int, Field(ge=2)] = 100
+    chars: Annotated[int, Field(ge=1)] | None = None
+    trace: DrawnTrace | None = None
+    image_tokens: Annotated[int, Field(ge=1)] | None = None
+    load_format: Literal["auto", "dummy"] = "auto"
+    settings: dict[str, str] = {}
+    generation: dict[str, float | int] = {}
+
+
+class ModeSpec(_Strict):
+    """Configurations measured in turns in one session; `batches` repeats the session at each batch size."""
+
+    name: str
+    configurations: Annotated[tuple[str, ...], Field(min_length=1)]
+    batches: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    scenario: Literal["offline", "single-stream"] = "offline"
+    about: str = ""
+
+
+class AnatomySpec(_Strict):
+    """A speed-up to take apart."""
+
+    name: str
+    slow: str
+    fast: str
+    order: Annotated[tuple[str, ...], Field(min_length=1)]
+    about: str = ""
+
+
+class RulesSpec(_Strict):
+    """See `protocol.Rules`."""
+
+    blocks: Annotated[int, Field(ge=2)] = 10
+    seconds: Annotated[float, Field(ge=0)] = 60.0
+    block_seconds: Annotated[float, Field(gt=0)] = 2.0
+    agreeing: Annotated[int, Field(ge=2)] = 3
+    within: Annotated[float, Field(gt=0)] = 0.02
+    warm_most: Annotated[int, Field(ge=2)] = 12
+
+    def rules(self) -> Rules:
+        """As the protocol takes them."""
+        return Rules(**self.model_dump())
+
+
+class ExperimentSpec(_Strict):
+    """A whole experiment."""
+
+    name: str
+    about: str = ""
+    task: str = "demo-findings"
+    images: Annotated[int, Field(ge=1)] = 64
+    rules: RulesSpec = RulesSpec()
+    price_per_hour: Annotated[float, Field(gt=0)] | None = None
+    energy: bool = False
+    configurations: Annotated[dict[str, ConfigurationSpec], Field(min_length=1)]
+    modes: tuple[ModeSpec, ...] = ()
+    anatomies: tuple[AnatomySpec, ...] = ()
+
+
+def read_experiment(file: Path) -> ExperimentSpec:
+    """Read and check an experiment.
+
+    Raises:
+        CxrbenchError: naming file, line and key; a mode of unknown configurations; an order that leaves a factor out.
+    """
+    spec = read_yaml(file, ExperimentSpec, "a speed experiment", DOCS)
+    if not spec.modes and not spec.anatomies:
+        raise CxrbenchError("nothing is to be measured", where=f"{file}, keys modes and anatomies", fix=DOCS)
+    for mode in spec.modes:
+        _known(spec, mode.configurations, f"{file}, mode {mode.name!r}, key configurations")
+    for each in spec.anatomies:
+        _known(spec, (each.slow, each.fast), f"{file}, anatomy {each.name!r}, keys slow and fast")
+    for name, configuration in spec.configurations.items():
+        _built(file, name, configuration)
+    for each in spec.anatomies:
+        ends = [_built(file, name, spec.configurations[name]) for name in (each.slow, each.fast)]
+        try:
+            if not changed(*ends):
+                raise CxrbenchError(f"{each.slow} and {each.fast} are the same configuration")
+            chain(ends[0], ends[1], each.order)
+        except CxrbenchError as error:
+            raise CxrbenchError(error.what, where=f"{file}, anatomy {each.name!r}, key order", fix=error.fix) from error
+    return spec
+
+
+def _known(spec: ExperimentSpec, names: tuple[str, ...], where: str) -> None:
+    for name in names:
+        if name not in spec.configurations:
+            raise CxrbenchError(
+                f"there is no configuration {name!r}{suggest(name, spec.configurations)}",
+                where=where,
+                fix=f"one of: {', '.join(spec.configurations)}",
+            )
+
+
+def _built(file: Path, name: str, spec: ConfigurationSpec) -> Configuration:
+    try:
+        return configuration(name, spec, file.parent, read=False)
+    except CxrbenchError as error:
+        raise CxrbenchError(error.what, where=f"{file}, key configurations.{name}", fix=error.fix) from error
+
+
+def configuration(
+    name: str, spec: ConfigurationSpec, folder: Path, *, read: bool = True, scenario: str = "offline"
+) -> Configuration:
+    """As the protocol takes it. `read` False does not open the file of a recorded trace."""
+    values: dict[str, Any] = spec.model_dump(exclude={"trace", "batch"})
+    trace = None
+    if spec.trace is not None:
+        if (spec.trace.mean is None) == (spec.trace.file is None):
+            raise CxrbenchError("a trace is either drawn (mean) or recorded (file)", where=f"{name}, key trace")
+        if spec.trace.file is None:
+            trace = Trace.drawn(spec.trace.mean or 0, spec.trace.cv, spec.trace.seed)
+        else:
+            trace = recorded(folder / spec.trace.file) if read else Trace((1,), str(spec.trace.file))
+    batch = 0 if spec.batch == "max" else spec.batch
+    return Configuration(name=name, batch=batch, trace=trace, scenario=scenario, **values)
+
+
+def recorded(place: Path) -> Trace:
+    """Lengths in tokens of a run's reports, in the order of their sample ids.
+
+    Raises:
+        CxrbenchError: it is no run folder, or its reports have no token counts.
+    """
+    from cxrbench.store import find_run
+
+    rows = find_run(str(place)).predictions()
+    values = [rows[key].output_tokens for key in sorted(rows) if not rows[key].failed]
+    known = tuple(value for value in values if value)
+    if not known:
+        raise CxrbenchError(
+            "the run's reports have no token counts", where=str(place), fix="a run of a model with a tokenizer"
+        )
+    return Trace(known, f"recorded: {len(known)} reports of {place.name}")

@@ -1,0 +1,265 @@
+"""Agreement with people against scipy, the loaders, planted errors, and the command."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from cxrbench import planted
+from cxrbench.data.phantom_rng import Stream
+from cxrbench.errors import CxrbenchError
+from cxrbench.features.phantom_labels import read_all
+from cxrbench.judge_study import agreement, pearson, planted_study, ranking, study, tau_b
+from cxrbench.judge_study_data import REXVAL_ERRORS, REXVAL_REPORTS, Rated, radpref, rexval, table
+from tests import commands
+from tests.chat_server import ChatServer, answer
+from tests.judges.answers import green_answer
+
+cli = commands.cli
+few = st.integers(0, 4)
+
+
+@given(st.lists(st.tuples(few, few), min_size=3, max_size=25), st.data())
+def test_tau_b_and_pearson_of_any_resample_are_scipys(pairs, data):
+    x, y = (np.array(column, float) for column in zip(*pairs, strict=True))
+    weights = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(x), max_size=len(x))), float)
+    drawn = np.repeat(np.arange(len(x)), weights.astype(int))
+    tau, r = tau_b(x, y, weights[None])[0], pearson(x, y, weights[None])[0]
+    if len(set(x[drawn])) < 2 or len(set(y[drawn])) < 2:
+        assert np.isnan(tau)
+        assert np.isnan(r)
+    else:
+        assert tau == pytest.approx(scipy_stats.kendalltau(x[drawn], y[drawn], variant="b").statistic, abs=1e-9)
+        assert r == pytest.approx(scipy_stats.pearsonr(x[drawn], y[drawn]).statistic, abs=1e-9)
+
+
+def test_ranking_counts_pairs_within_a_case_that_people_tell_apart():
+    x = np.array([1.0, 2.0, 2.0, 5.0, 5.0, 1.0])
+    y = np.array([1.0, 2.0, 3.0, 4.0, 4.0, 9.0])
+    right, pairs = ranking(x, y, ["a", "a", "a", "b", "b", "c"])
+    # a: 1<2 right, 1<3 right, 2<3 a tie of the metric; b: people say tie; c: alone.
+    assert right.tolist() == [2.5, 0, 0]
+    assert pairs.tolist() == [3, 0, 0]
+
+
+def test_intervals_resample_cases_and_hold_the_value():
+    rng = np.random.default_rng(1)
+    y = rng.normal(size=90)
+    x = y + rng.normal(size=90)
+    x[3] = np.nan
+    cases = [str(i // 3) for i in range(90)]
+    found = agreement(x, y, cases, replicates=400, seed=0, level=0.95)
+    assert (found["n"], found["cases"]) == (89, 30)
+    for name in ("tau_b", "pearson", "ranking"):
+        low, high = found[name]["ci"]
+        assert low < found[name]["value"] < high
+    assert agreement(x[:2], y[:2], cases[:2], replicates=0, seed=0, level=0.95) == {"n": 2, "cases": 1}
+
+
+# Loaders
+
+
+@pytest.mark.real_data
+def test_radpref_is_read_whole(real_data):
+    file = real_data / "metric_cases" / "radpref.json"
+    rated = radpref(file)
+    items = json.loads(file.read_text())["items"]
+    assert len(rated) == 2 * len(items) == 134
+    assert len({each.sample_id for each in rated}) == 134
+    first = items[3]
+    ratings = [rater["C1"]["rating"] for rater in first["radiologists"].values()]
+    one = rated[6]
+    assert one.human["rating:overall"] == pytest.approx(np.mean(ratings))
+    # Three raters: (1 false + 2 missing), (1 attribute + 1 missing), (1 attribute + 2 missing).
+    assert one.human["errors:all"] == pytest.approx((3 + 2 + 3) / 3)
+    assert one.human["errors:missing"] == pytest.approx(5 / 3)
+    assert one.human["errors:significant"] == 1
+    for each in rated:
+        parts = [each.human[f"errors:{name}"] for name in ("false", "attribute", "missing")]
+        assert sum(parts) == pytest.approx(each.human["errors:all"])
+
+
+def write_csv(file, heads, rows):
+    with file.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(heads)
+        writer.writerows(rows)
+
+
+@pytest.mark.parametrize("first", [0, 1, "id"])
+def test_rexval_sums_each_raters_counts_and_averages_raters(tmp_path, first):
+    write_csv(tmp_path / REXVAL_REPORTS, ["study_id", "gt_report", "radgraph", "bleu"],
+              [["s8", "ref a", "a1", "a2"], ["s9", "ref b", "b1", "b2"]])  # fmt: skip
+    names = ["s8", "s9"] if first == "id" else [first, first + 1]
+    rows = [[name, kind, category, flag, rater, 1 + rater + (kind == "bleu")]
+            for name in names for kind in ("radgraph", "bleu") for category in (1, 6)
+            for flag in ("True", "False") for rater in (0, 1)]  # fmt: skip
+    write_csv(tmp_path / REXVAL_ERRORS, ["study_number", "candidate_type", "error_category", "clinically_significant",
+                                         "rater_index", "num_errors"], rows)  # fmt: skip
+    rated = rexval(tmp_path)
+    assert [(each.case, each.name, each.candidate, each.reference) for each in rated] == [
+        ("0", "bleu", "a2", "ref a"), ("0", "radgraph", "a1", "ref a"),
+        ("1", "bleu", "b2", "ref b"), ("1", "radgraph", "b1", "ref b"),
+    ]  # fmt: skip
+    human = rated[1].human
+    assert (human["errors:all"], human["errors:significant"], human["errors:false_finding"]) == (6, 3, 3)
+    assert (human["errors:missing_comparison"], human["errors:wrong_location"]) == (3, 0)
+
+
+def test_a_table_of_ones_own_is_averaged_over_raters(tmp_path):
+    file = tmp_path / "own.csv"
+    heads = ["case", "candidate", "reference", "errors:all", "rating:overall", "rater"]
+    write_csv(file, heads, [["1", "x", "r", 2, 3, "A"], ["1", "x", "r", 4, 1, "B"], ["1", "y", "r", 0, 5, "A"]])
+    assert table(file) == [
+        Rated("1", "0", "x", "r", {"errors:all": 3, "rating:overall": 2}),
+        Rated("1", "1", "y", "r", {"errors:all": 0, "rating:overall": 5}),
+    ]
+    write_csv(file, heads, [["1", "x", "r", "", 3, "A"]])
+    with pytest.raises(CxrbenchError, match="missing or is none") as told:
+        table(file)
+    assert told.value.where == f"{file}, line 2"
+
+
+def test_what_is_not_the_named_form_is_refused(tmp_path):
+    file = tmp_path / "x.json"
+    file.write_text('{"items": [{"id": 1}]}')
+    with pytest.raises(CxrbenchError, match="not RadPref's form"):
+        radpref(file)
+    write_csv(tmp_path / REXVAL_REPORTS, ["study"], [["1"]])
+    write_csv(tmp_path / REXVAL_ERRORS, ["study_number"], [["1"]])
+    with pytest.raises(CxrbenchError, match="not ReXVal's tables"):
+        rexval(tmp_path)
+    write_csv(file, ["case", "candidate", "reference"], [["1", "x", "y"]])
+    with pytest.raises(CxrbenchError, match="no column begins with"):
+        table(file)
+
+
+# Planted errors
+
+
+TEXT = "There is a small left pleural effusion. No pneumothorax. The heart is normal in size. The edema has decreased since the prior study."  # noqa: E501
+
+
+@pytest.mark.parametrize(
+    ("kind", "made"),
+    [
+        ("wrong side", {TEXT.replace("left", "right")}),
+        ("wrong severity", {TEXT.replace("small", "large")}),
+        ("missed finding", {TEXT.replace("There is a small left pleural effusion. ", ""),
+                            TEXT.replace(" The edema has decreased since the prior study.", "")}),
+        ("dropped comparison", {TEXT.replace(" since the prior study", "")}),
+        ("negation flip", {TEXT.replace("There is a small", "There is no small"),
+                           TEXT.replace("No pneumothorax", "There is pneumothorax")}),
+        ("paraphrase", {TEXT.replace("The heart is normal in size", "Heart size is normal")}),
+    ],
+)  # fmt: skip
+def test_each_kind_changes_one_thing(kind, made):
+    assert {planted.plant(TEXT, kind, Stream(seed)) for seed in range(40)} == made
+
+
+def test_an_invented_finding_was_not_there():
+    for seed in range(40):
+        made = planted.plant(TEXT, planted.INVENTED, Stream(seed))
+        assert made.startswith(TEXT + " ")
+        assert "effusion" not in made[len(TEXT) :]
+
+
+def test_what_has_no_place_for_an_error_gets_none():
+    for kind in ("wrong side", "wrong severity", "missed finding", "dropped comparison"):
+        assert planted.plant("The lungs are clear. No pneumothorax.", kind, Stream(0)) is None
+
+
+def test_a_paraphrase_keeps_every_label_and_a_flip_changes_them():
+    items = planted.profile_items(60)
+    untouched = {each.study.study_id: each.text for each in items if not each.kind}
+    for kind, moved in (("paraphrase", False), ("negation flip", True)):
+        chosen = [each for each in items if each.kind == kind]
+        assert len(chosen) > 30
+        before = read_all([untouched[each.study.study_id] for each in chosen])
+        after = read_all([each.text for each in chosen])
+        share = np.mean([one != two for one, two in zip(before, after, strict=True)])
+        assert share > 0.9 if moved else share == 0
+
+
+def test_the_profile_says_what_label_f1_cannot_see():
+    found = planted_study(40, ["label-f1", "rouge-l:raw"], replicates=200)
+    labels = found["profile"]["label-f1:phantom micro_f1"]
+    assert labels["wrong side"]["loss"] == labels["paraphrase"]["loss"] == 0
+    assert labels["missed finding"]["loss"] > 0.1
+    low, high = labels["missed finding"]["ci"]
+    assert low < labels["missed finding"]["loss"] < high
+    words = found["profile"]["rouge-l:raw rouge_l"]
+    assert words["paraphrase"]["moved"] == words["wrong side"]["moved"] == 1
+    tau = found["metrics"]["rouge-l:raw rouge_l"]["targets"]["errors:planted"]["tau_b"]["value"]
+    assert tau > 0.5
+    assert planted_study(40, ["label-f1", "rouge-l:raw"], replicates=200) == found
+
+
+def test_agreement_is_oriented_whichever_way_metric_and_people_run():
+    texts = ["no effusion is seen in the chest", "no effusion is seen in the leg", "no mass was there"]
+    rated = [
+        Rated(str(case), str(i), text, texts[0], {"errors:all": float(i), "rating:overall": 5.0 - i})
+        for case in range(4)
+        for i, text in enumerate(texts)
+    ]
+    found = study(rated, ["rouge-l:raw"], replicates=0)["metrics"]["rouge-l:raw rouge_l"]["targets"]
+    assert found["errors:all"]["ranking"]["value"] == found["rating:overall"]["ranking"]["value"] == 1
+    assert found["errors:all"]["tau_b"]["value"] == pytest.approx(1)
+    assert found["errors:all"]["tau_b"]["ci"] is None
+    with pytest.raises(CxrbenchError, match="the same candidate of a case"):
+        study([*rated, rated[0]], ["rouge-l:raw"], replicates=0)
+
+
+# The command
+
+
+def test_the_command_prints_one_table_for_metrics_and_judges(cli, tmp_path):
+    file = tmp_path / "own.csv"
+    rows = [[case, f"sample {errors} of {case}", "ref", errors] for case in range(6) for errors in range(3)]
+    write_csv(file, ["case", "candidate", "reference", "errors:all"], rows)
+
+    def behave(heard):
+        errors = int(heard.asked["messages"][-1]["content"].split("sample ")[1][0])
+        return answer(green_answer((errors, 0, 0, 0, 0, 0), matched=2))
+
+    with ChatServer(behave) as server:
+        words = ("judge-study", file, "--format", "table", "--metrics", "green,bleu:raw", "--replicates", 100,
+                 "--judge", "openai:m", "--judge-url", server.url)  # fmt: skip
+        code, out, err = cli(*words, "--markdown", "--out", tmp_path / "study.json")
+        assert code == 0, err
+        assert len(server.heard) == 18
+        assert cli(*words)[0] == 0
+        assert len(server.heard) == 18
+    assert "| green:default green | errors:all | 18 | 1.000 [1.000, 1.000] |" in out
+    assert "judge openai:m, rubric green." in out
+    found = json.loads((tmp_path / "study.json").read_text())
+    assert found["metrics"]["green:default green"]["targets"]["errors:all"]["ranking"]["value"] == 1
+
+
+def test_what_cannot_be_had_is_named_and_the_exit_code_says_so(cli):
+    code, out, err = cli("judge-study", "--metrics", "rouge-l:raw,length,green", "--studies", 10, "--replicates", 100)
+    assert code == 3
+    assert "incomplete: length:words: it has no value of a single report, or no direction" in err
+    assert "incomplete: green:default: needs a judge" in err
+    assert "rouge-l:raw rouge_l" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "no metric is named"),
+        (("--metrics", "bleu:raw", "--format", "table"), "--format is of a file"),
+        (("nowhere.csv", "--metrics", "bleu:raw", "--format", "table"), "cannot be read"),
+        (("nowhere.csv", "--metrics", "bleu:raw"), "format of the ratings is not named"),
+    ],
+)
+def test_a_wrong_call_is_one_sentence(cli, words, said):
+    code, _, err = cli("judge-study", *words)
+    assert code == 2
+    assert said in err

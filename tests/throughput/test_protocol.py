@@ -1,0 +1,307 @@
+"""The protocol on a simulated engine with known step times: every figure within 1 %, bad blocks never counted."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from cxrbench.errors import CxrbenchError
+from cxrbench.models.shapes import SHAPES
+from cxrbench.throughput import roofline as roof
+from cxrbench.throughput.anatomy import anatomy_entry, dissect
+from cxrbench.throughput.block import Block
+from cxrbench.throughput.configuration import Configuration, Trace, chain
+from cxrbench.throughput.device_state import DeviceState, Nvml, shared
+from cxrbench.throughput.energy import cost_per_report, energy_entry, joules_per_report
+from cxrbench.throughput.facts import Gpu
+from cxrbench.throughput.figures import figures, used
+from cxrbench.throughput.protocol import Rules, measure, warm_up
+from tests.throughput.simulated import Simulated, Times, VirtualClock, arm
+
+RULES = Rules(blocks=6, seconds=0, block_seconds=5)
+
+
+def noisy(seed, share=0.01):
+    draw = random.Random(seed)
+    return lambda: max(0.5, 1 + draw.gauss(0, share))
+
+
+def test_offline_figures_are_those_of_the_step_times():
+    one = arm(times=Times(noise=noisy(1)), batch=4, tokens=100)
+    found = figures(measure([one], RULES).of("a"))
+    model = Simulated(VirtualClock(), Times())
+    seconds = model.seconds(4, 4, 100) / 4
+    assert found["reports_per_s"] == pytest.approx(1 / seconds, rel=0.01)
+    assert found["engine_reports_per_s"] == pytest.approx(1 / (seconds - 0.015), rel=0.01)
+    assert found["tokens_per_s"] == pytest.approx(100 / seconds, rel=0.01)
+    assert found["words_per_s"] == pytest.approx(100 / seconds, rel=0.01)
+    assert found["chars_per_s"] == pytest.approx(500 / seconds, rel=0.01)
+    assert found["stages_per_report"] == pytest.approx(
+        {"image_read": 0.01, "preprocess": 0.005, "encode": 0.02, "prefill": 0.0636, "decode": 99 * 0.01 / 4}, rel=0.01
+    )
+    assert (found["tokens_per_report"], found["image_tokens"]) == (100, 576)
+    assert found["latency"] is None
+
+
+def test_single_stream_figures_are_those_of_the_step_times():
+    one = arm(times=Times(noise=noisy(2)), batch=1, tokens=50, scenario="single-stream")
+    found = figures(measure([one], RULES).of("a"))
+    latency = 0.01 + 0.005 + 0.02 + 0.0636 + 49 * 0.0085
+    assert found["latency"]["mean"] == pytest.approx(latency, rel=0.01)
+    assert found["latency"]["p50"] == pytest.approx(latency, rel=0.01)
+    assert found["latency"]["p50_ci"][0] <= latency <= found["latency"]["p50_ci"][1]
+    assert found["ttft"]["mean"] == pytest.approx(latency - 49 * 0.0085, rel=0.01)
+    assert found["tpot"]["mean"] == pytest.approx(0.0085, rel=0.01)
+    assert found["latency"]["p99"] is None  # too few reports for an interval
+
+
+def test_bandwidth_and_operations_used():
+    shape, gpu = SHAPES["slava"], Gpu("g", 1e12, 1e14, 80e9)
+    one = arm(batch=4, tokens=100)
+    found = used(measure([one], RULES).of("a"), shape, gpu, "bf16", 4)
+    assert found["mbu"] == pytest.approx(roof.step_seconds(shape, gpu, 4, 636 + 50) / 0.010, rel=0.01)
+    assert found["mfu"] == pytest.approx(roof.prefill_flops(shape) / 1e14 / 0.0836, rel=0.01)
+
+
+def test_warm_up_goes_on_until_the_rate_is_stable():
+    cold = arm(times=Times(cold=3), batch=4)
+    warm_up(cold, RULES)
+    assert cold.stable
+    assert cold.model.calls > 3 + RULES.agreeing
+    draw = random.Random(0)
+    restless = arm(times=Times(noise=lambda: draw.uniform(0.5, 2)), batch=4)
+    session = measure([restless], RULES)
+    assert not session.arms[0].stable
+    assert session.arms[0].spread > RULES.within
+
+
+def test_blocks_are_interleaved_as_abba():
+    clock = VirtualClock()
+    arms = [arm("a", clock=clock), arm("b", Times(step=0.016), clock=clock)]
+    session = measure(arms, RULES)
+    order = sorted((block.order, name) for turn in session.rounds for name, block in turn.items())
+    assert "".join(name for _, name in order) == "abba" * 3
+
+
+def test_all_arms_answer_the_same_images_in_whole_batches():
+    clock = VirtualClock()
+    arms = [arm("a", clock=clock, batch=1), arm("b", Times(step=0.1), clock=clock, batch=8)]
+    session = measure(arms, RULES)
+    sizes = {block.reports for turn in session.rounds for block in turn.values()}
+    assert len(sizes) == 1
+    assert sizes.pop() % 8 == 0
+    assert arms[0]._next == arms[1]._next
+
+
+def test_drift_does_not_reach_the_ratio():
+    clock = VirtualClock()
+
+    def slower():
+        return 1 + clock.now / 4000
+
+    arms = [arm(name, Times(step=step, noise=slower), clock=clock) for name, step in (("a", 0.008), ("b", 0.016))]
+    model = [each.model for each in arms]
+    truth = model[1].seconds(4, 4, 100) / model[0].seconds(4, 4, 100)
+    session = measure(arms, replace(RULES, within=1.0))
+    assert session.ratio("a", "b").value == pytest.approx(truth, rel=0.01)
+
+
+def test_a_against_a_contains_one():
+    clock = VirtualClock()
+    arms = [arm(name, Times(noise=noisy(seed)), clock=clock) for seed, name in ((5, "a"), (6, "again"))]
+    ratio = measure(arms, replace(RULES, blocks=10)).ratio("a", "again")
+    assert ratio.has_one()
+    assert ratio.width() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "reason"),
+    [
+        ({"tokens": 99}, "lengths did not come out as forced (99 tokens for 100)"),
+        ({"image_tokens": 0}, "0 image tokens for 576"),
+        ({"outcome": "nan_logits"}, "NaN or infinite logits"),
+    ],
+)
+def test_an_invalid_block_is_discarded_counted_and_made_again(spoiled, reason):
+    one = arm(batch=4)
+    warm_up(one, RULES)
+    one.model.spoil = {one.model.calls + 20: spoiled}
+    session = measure([one], replace(RULES, warm_most=3, agreeing=2))
+    assert len(session.of("a")) == RULES.blocks
+    assert len(session.discarded) == 1
+    assert reason in session.discarded[0].invalid[0]
+    assert not any(block.invalid for block in session.of("a"))
+
+
+def test_nothing_is_published_where_every_block_is_invalid():
+    one = arm(batch=4)
+    one.model.spoil = {call: {"tokens": 7} for call in range(10_000)}
+    with pytest.raises(CxrbenchError, match=r"7 blocks were invalid, with 0 of 6 measured.*\(7 tokens for 100\)"):
+        measure([one], RULES)
+
+
+def test_an_image_never_comes_twice_in_a_window():
+    one = arm(pool=8, batch=4)
+    with pytest.raises(CxrbenchError, match="a window of 12 reports needs as many images, and the pool has 8"):
+        one.block(12)
+    assert warm_up(one, replace(RULES, block_seconds=1000)) == 8
+
+
+A = Configuration("a", "small", batch=1, tokens=50, dtype="fp32", load_format="dummy")
+B = Configuration("b", "large", batch=8, tokens=100, dtype="bf16", engine="slots", load_format="dummy")
+ORDER = ("model", "output length", "precision", "batch", "engine")
+
+
+def simulated_arms(clock, noise=None):
+    """Factors that depend on each other, as real ones do: precision scales the step, the engine its overhead."""
+
+    def make(configurations):
+        made = []
+        for each in configurations:
+            step = {"small": 0.004, "large": 0.010}[each.model] * {"fp32": 2, "bf16": 1}[each.dtype]
+            step += 0.003 if each.engine == "transformers" else 0.001
+            made.append(arm(each.name, Times(step=step, noise=noise), clock, each.tokens, each.batch))
+        return made
+
+    return make
+
+
+def test_the_product_of_a_chain_is_the_end_to_end_ratio_in_both_orders():
+    clock = VirtualClock()
+    found = dissect(A, B, ORDER, simulated_arms(clock, noisy(0)), replace(RULES, blocks=8))
+    a, b = simulated_arms(VirtualClock())([A, B])
+    truth = (a.model.seconds(8, 1, 50) / 8) / (b.model.seconds(8, 8, 100) / 8)
+    assert found.direct.value == pytest.approx(truth, rel=0.01)
+    assert [walk.order for walk in found.walks] == [ORDER, ORDER[::-1]]
+    for walk in found.walks:
+        assert walk.product.value == pytest.approx(truth, rel=0.01)
+        assert found.closure(walk).has_one()
+        assert len(walk.steps) == 5
+    shares = found.by_order()
+    assert set(shares) == set(ORDER)
+    assert max(abs(value - 1) for value in shares.values()) > 0.05  # which order matters, and is shown
+    entry = anatomy_entry(found)
+    assert entry["walks"][0]["steps"][0]["factor"] == "model"
+    blocks = {id(block) for block in found.sessions[0].of("a")}
+    others = {id(block) for session in found.sessions[1:] for turn in session.rounds for block in turn.values()}
+    assert len(others) == 10 * 2 * 8
+    assert not blocks & others
+
+
+def test_each_step_has_the_ratio_of_its_one_factor():
+    clock = VirtualClock()
+    found = dissect(A, B, ORDER, simulated_arms(clock), RULES)
+    for walk in found.walks:
+        for configurations in [chain(A, B, walk.order)]:
+            for step, old, new in zip(walk.steps, configurations, configurations[1:], strict=False):
+                x, y = simulated_arms(VirtualClock())([old, new])
+                truth = x.model.seconds(8, x.batch, old.tokens) / y.model.seconds(8, y.batch, new.tokens)
+                assert step.ratio.value == pytest.approx(truth, rel=0.01)
+
+
+def test_a_chain_leaves_no_residual():
+    with pytest.raises(CxrbenchError, match="differ in engine, which the order leaves out"):
+        chain(A, B, ORDER[:-1])
+    with pytest.raises(CxrbenchError, match="no factor 'colour'"):
+        chain(A, B, ("colour",))
+    with pytest.raises(CxrbenchError, match="differ in load format or scenario"):
+        chain(A, replace(B, scenario="single-stream"), ORDER)
+    steps = chain(A, B, ORDER)
+    assert (steps[0], steps[-1].name) == (A, "b")
+    assert replace(steps[-1], name="b") == B
+
+
+def test_configurations_that_mean_nothing_are_refused():
+    with pytest.raises(CxrbenchError, match="random weights end a text at random"):
+        Configuration("x", "m", lengths="natural", load_format="dummy")
+    with pytest.raises(CxrbenchError, match="lengths cannot be 'long'"):
+        Configuration("x", "m", lengths="long")
+    with pytest.raises(CxrbenchError, match="equal-chars needs a number"):
+        Configuration("x", "m", lengths="equal-chars")
+    with pytest.raises(CxrbenchError, match="need a trace"):
+        Configuration("x", "m", lengths="trace")
+
+
+def test_drawn_traces_have_the_mean_they_say():
+    trace = Trace.drawn(100, 0.45)
+    assert sum(trace.values) / len(trace.values) == pytest.approx(100, rel=0.04)
+    assert "drawn, not recorded" in trace.source
+    assert trace == Trace.drawn(100, 0.45)
+
+
+def window(seconds, before, after, reports=100):
+    states = [DeviceState(joules=each) for each in (before, after)]
+    return Block("a", 0, reports, 1, seconds, seconds, {}, 0, 0, 0, 0, 0, before=states[0], after=states[1])
+
+
+def test_energy_per_report_and_its_cost():
+    blocks = [window(20, 1000, 9000), window(20, 9000, 15000)]
+    assert joules_per_report(blocks) == 70
+    assert energy_entry(blocks)["mean_watts"] == 350
+    assert cost_per_report(10, 3.6) == pytest.approx(1e-4)
+    with pytest.raises(CxrbenchError, match="cannot cost 0"):
+        cost_per_report(10, 0)
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        (window(20, None, None), "no energy counter"),
+        (window(3, 0, 900), "a window of 3.0 s is too short"),
+        (window(20, 100, 100), "moved by 0 J in 20 s: it does not work"),
+    ],
+)
+def test_energy_is_absent_or_loud_but_never_zero(block, message):
+    with pytest.raises(CxrbenchError, match=message):
+        joules_per_report([block])
+    entry = energy_entry([block])
+    assert entry["joules_per_report"] is None
+    assert message in entry["why_not"]
+
+
+def test_a_shared_device_is_seen():
+    gib = 2**30
+    quiet = DeviceState(used_bytes=5 * gib)
+    assert shared(quiet, lambda: 4 * gib, 0) == []
+    assert shared(DeviceState(), lambda: 0, None) == []
+    found = shared(DeviceState(used_bytes=30 * gib), lambda: 4 * gib, 60)
+    assert "26.0 GiB of the device's memory are not ours" in found[0]
+    assert "60 % busy" in found[1]
+
+
+def test_a_slowed_device_makes_a_block_invalid():
+    class Hot:
+        def read(self):
+            return DeviceState(throttle=("power cap", "thermal slowdown (hardware)"))
+
+        def idle_load(self):
+            return 0
+
+    one = arm(batch=4)
+    one.monitor = Hot()
+    assert one.block(4).invalid == ("the device was slowed down: thermal slowdown (hardware)",)
+
+
+class Driver:
+    """The library's functions, writing through pointers as the C library does."""
+
+    values = {"nvmlDeviceGetTemperature": 61, "nvmlDeviceGetPowerUsage": 412_500}
+
+    def nvmlDeviceGetHandleByUUID(self, uuid, handle):
+        return 0 if uuid == b"GPU-1234" else 2
+
+    def __getattr__(self, name):
+        if name not in self.values:
+            if name == "nvmlDeviceGetTotalEnergyConsumption":
+                raise AttributeError(name)
+            return lambda *arguments: 3  # not supported
+        return lambda handle, *arguments: setattr(arguments[-1]._obj, "value", self.values[name]) or 0
+
+
+def test_what_a_driver_does_not_tell_is_absent():
+    from cxrbench.throughput.nvml import Device
+
+    state = Nvml(Device(Driver(), "1234")).read()
+    assert (state.celsius, state.watts) == (61, 412.5)
+    assert (state.joules, state.sm_mhz, state.throttle, state.used_bytes) == (None, None, None, None)
+    assert Nvml(Device(Driver(), "other")).read().celsius is None

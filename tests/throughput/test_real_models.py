@@ -1,0 +1,248 @@
+"""Small real networks through the bench: forced lengths, image tokens, precision, memory; and the command itself."""
+
+import json
+import re
+
+import pytest
+
+from cxrbench.config import load_config
+from cxrbench.errors import CxrbenchError
+from cxrbench.models.base import ModelOptions
+from cxrbench.models.shapes import SHAPES
+from cxrbench.throughput.bench import Bench, shape_of
+from cxrbench.throughput.configuration import Configuration, Trace
+from cxrbench.throughput.images import pool
+from cxrbench.throughput.protocol import Rules, measure
+from tests.commands import cli, small_run  # noqa: F401  (a fixture)
+
+torch = pytest.importorskip("torch")
+
+QUICK = Rules(blocks=2, seconds=0, block_seconds=0.01, agreeing=2, warm_most=2)
+COMMON = {"load_format": "dummy", "tokens": 6, "batch": 4}
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    return pool("demo-findings", 8, load_config(None), tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture
+def bench(samples):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    made = Bench(samples, load_config(None))
+    yield made
+    made.close()
+    torch.set_num_threads(threads)
+
+
+def test_drawn_images_are_real_files(samples):
+    assert all(image.path.endswith(".png") for sample in samples for image in sample.images)
+
+
+@pytest.mark.parametrize("engine", ["transformers", "slots"])
+def test_lengths_and_image_tokens_come_out_as_asked(bench, engine):
+    arms = bench.arms(
+        [
+            Configuration("phi", "shape:small-phi", engine, **COMMON),
+            Configuration("larger image", "shape:small-llama", engine, image_tokens=144, **COMMON),
+            Configuration("demo", "demo", engine, tokens=9, batch=4),
+        ]
+    )
+    session = measure(arms, QUICK)
+    assert not session.discarded
+    found = {arm.name: session.of(arm.name)[0] for arm in arms}
+    assert [block.output_tokens / block.reports for block in found.values()] == [6, 6, 9]
+    assert found["larger image"].image_tokens == 144 * found["larger image"].reports
+    assert all(block.invalid == () for block in found.values())
+    assert all(block.joules is None for block in found.values())  # no counter here, and no zero
+    for block in found.values():
+        assert block.engine_seconds < block.seconds
+        assert sum(block.stages[name] for name in ("encode", "prefill", "decode")) <= block.engine_seconds
+
+
+def test_a_trace_ends_every_row_at_its_own_length(bench):
+    trace = Trace((3, 9, 1, 5, 4, 7, 2, 8), "written down")
+    wanted = Configuration("t", "shape:small-phi", batch=4, lengths="trace", trace=trace, load_format="dummy")
+    (arm,) = bench.arms([wanted])
+    block = arm.block(8)
+    assert block.invalid == ()
+    assert block.output_tokens == sum(trace.values)
+    with pytest.raises(CxrbenchError, match="engine slots cannot end each row by a trace yet"):
+        bench.arms([Configuration("s", "shape:small-phi", "slots", lengths="trace", trace=trace, load_format="dummy")])
+
+
+def test_lengths_that_do_not_come_out_make_a_block_invalid(bench):
+    (arm,) = bench.arms([Configuration("phi", "shape:small-phi", **COMMON)])
+    arm.tokens = [7] * 8
+    assert arm.block(4).invalid == ("4 of 4 lengths did not come out as forced (6 tokens for 7)",)
+
+
+def test_logits_that_are_not_finite_make_a_block_invalid(bench):
+    (arm,) = bench.arms([Configuration("phi", "shape:small-phi", **COMMON)])
+    with torch.no_grad():
+        arm.model.engine.load().module.lm_head.weight.fill_(float("nan"))
+    assert "NaN or infinite logits" in arm.block(4).invalid[0]
+
+
+def test_equal_characters_are_tokens_of_the_models_own_tokenizer(bench):
+    (arm,) = bench.arms([Configuration("demo", "demo", lengths="equal-chars", chars=60, batch=4)])
+    texts = [sample.target for sample in bench.samples]
+    tokenizer = arm.model.adapter.processing.tokenizer
+    tokens = sum(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
+    assert set(arm.tokens) == {round(60 * tokens / sum(map(len, texts)))}
+    with pytest.raises(CxrbenchError, match="has no tokenizer here"):
+        bench.arms([Configuration("x", "shape:small-phi", lengths="equal-chars", chars=60, load_format="dummy")])
+
+
+def test_a_model_that_does_not_fit_says_how_much_is_missing(bench):
+    wanted = Configuration("huge", "shape:llava-rad", dtype="fp32", batch=4096, load_format="dummy")
+    with pytest.raises(CxrbenchError, match=r"needs [\d.]+ GB, [\d.]+ GB are free, [\d.]+ GB are missing"):
+        bench.arms([wanted])
+
+
+def test_the_largest_batch_is_found_and_capped_by_the_pool(bench):
+    (arm,) = bench.arms([Configuration("max", "shape:small-phi", batch=0, tokens=6, load_format="dummy")])
+    assert arm.batch == 8
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_shapes_have_the_sizes_of_the_networks_they_stand_for(name):
+    from cxrbench.models.shape import ShapeModel
+
+    adapter = ShapeModel(ModelOptions(argument=name, load_format="dummy"))
+    shape, found = SHAPES[name], shape_of(adapter)
+    assert (found.tower, found.decoder) == (shape.tower, shape.decoder)
+    module = adapter.build()
+    count = sum(parameter.numel() for parameter in module.parameters())
+    projector = sum(each.numel() for each in module.model.multi_modal_projector.parameters())
+    assert count - projector == pytest.approx(shape.parameters, rel=2e-4)  # a mask token, a norm
+    language = sum(each.numel() for each in module.model.language_model.parameters())
+    assert language == shape.decoder.body + shape.decoder.embedding
+
+
+def test_shapes_are_the_published_models():
+    from cxrbench.engines.build import make_model
+
+    for name in ("slava", "llava-rad"):
+        published = make_model(name, ModelOptions(load_format="dummy", device="cpu")).adapter
+        found = shape_of(published)
+        assert (found.tower, found.decoder) == (SHAPES[name].tower, SHAPES[name].decoder)
+
+
+def test_a_shape_has_no_weights_and_says_so():
+    from cxrbench.models.shape import ShapeModel
+
+    with pytest.raises(CxrbenchError, match="no weights but random ones"):
+        ShapeModel(ModelOptions(argument="slava"))
+
+
+WORDS = ("throughput", "--device", "cpu", "--blocks", 2, "--seconds", 0, "--block-seconds", 0.01, "--images", 8)
+
+
+def test_the_command_measures_prints_and_writes_a_page_without_network(cli, tmp_path):
+    words = (*WORDS, "--models", "demo,demo", "--batch-sizes", "1,4", "--tokens", 6, "--set", "threads=1")
+    code, out, err = cli(*words, "--price-per-hour", 2, "-o", "speed.json")
+    assert code == 0, err
+    assert "demo#1 over demo#2: x" in out
+    assert "per report at the given price" in out
+    assert max(map(len, out.splitlines())) <= 100
+    result = json.loads((tmp_path / "speed.json").read_text())
+    assert [entry["arms"][0]["batch"] for entry in result["modes"]] == [1, 4]
+    assert result["machine"]["ceilings"]["fp32"]["bandwidth"] > 0
+    arm = result["modes"][0]["arms"][0]
+    assert 0 < arm["roofline"]["reached"] < 1
+    assert "energy" not in arm
+    blocks = result["sessions"][0]["blocks"]
+    assert len(blocks) == 4
+    assert all(block["before"]["joules"] is None for block in blocks)
+
+    from cxrbench.throughput.page import page
+
+    made = page(result)
+    assert made == page(result)
+    assert "default-src 'none'" in made
+    outside = made.replace(made[made.index("<script>") : made.index("</script>")], "", 1)
+    assert not re.search(r"""(src|href)=["']?https?:""", outside)
+    assert "roofline" in outside
+
+
+def test_single_stream_has_latencies(cli):
+    words = (*WORDS, "--models", "demo", "--tokens", 6, "--scenario", "single-stream", "--json")
+    code, out, err = cli(*words)
+    assert code == 0, err
+    arm = json.loads(out)["modes"][0]["arms"][0]
+    assert arm["latency"]["mean"] > arm["ttft"]["mean"] > arm["tpot"]["mean"] > 0
+
+
+def test_the_paper_needs_nothing(cli):
+    code, out, err = cli("throughput", "--paper")
+    assert (code, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= 100
+    assert "19.62 T" in out
+    assert json.loads(cli("throughput", "--paper", "--json")[1])[0]["title"] == "What a report costs"
+
+
+def test_quality_stands_against_speed(cli, tmp_path):
+    from cxrbench.cli.throughput import _quality
+
+    run, _ = small_run(cli, tmp_path)
+    with pytest.raises(CxrbenchError, match="no speed or no primary score"):
+        _quality(run)  # a model that looks its text up has no speed
+    from cxrbench.throughput.page import page
+
+    empty = {"kind": "throughput", "name": "n", "about": "", "cxrbench": "0", "rules": {"blocks": 2}, "warnings": []}
+    point = {"model": "quick one", "reports_per_s": 3.0, "metric": "bleu:raw bleu_4", "value": 0.2}
+    made = page({**empty, "modes": [], "anatomies": [], "sessions": []}, [point])
+    assert "Quality against speed" in made
+    assert "quick one" in made
+    with pytest.raises(CxrbenchError, match="no result of"):
+        page({"kind": "run"})
+
+
+def test_an_experiment_that_is_not_there(cli):
+    code, _, err = cli("throughput", "--experiment", "missing.yaml")
+    assert (code, "a speed experiment" in err, "missing.yaml" in err) == (2, True, True), err
+
+
+ANATOMY = """name: tiny
+images: 4
+rules: {blocks: 2, seconds: 0, block_seconds: 0.01, agreeing: 2, warm_most: 2}
+configurations:
+  slow: {model: "shape:small-phi", tokens: 3, batch: 1, load_format: dummy, settings: {threads: "1"}}
+  fast: {model: "shape:small-phi", tokens: 3, batch: 2, engine: slots, load_format: dummy, settings: {threads: "1"}}
+anatomies:
+  - {name: batch and engine, slow: slow, fast: fast, order: [batch, engine]}
+"""
+
+
+def test_an_experiment_with_an_anatomy_is_measured_shown_and_drawn(cli, tmp_path):
+    (tmp_path / "small.yaml").write_text(ANATOMY)
+    code, out, err = cli("throughput", "--experiment", "small.yaml", "--device", "cpu", "-o", "small.html")
+    assert code == 0, err
+    assert "no residual factor" in out
+    assert max(map(len, out.splitlines())) <= 100
+    page = (tmp_path / "small.html").read_text()
+    assert "product over end to end, reverse order" in page
+    assert "anatomy-0-1" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ((), 2, "what is to be measured?"),
+        (("--experiment", "x.yaml"), 2, "the experiment's file decides --images"),
+        (("--models", "demo", "--experiment", "x.yaml"), 2, "cannot both be given"),
+        (("--models", "always-normal"), 2, "always-normal has no network: there is no speed to measure"),
+        (("--models", "demmo"), 2, "did you mean 'demo'"),
+        (("--models", "demo", "--batch-sizes", "1,x"), 2, "'1,x' are no batch sizes"),
+        (("--models", "demo", "--lengths", "long"), 2, "lengths: Input should be"),
+        (("--models", "demo", "-o", "speed.pdf"), 2, "speed.pdf is neither .html nor .json"),
+        (("--models", "demo", "--scenario", "single-stream", "--batch-sizes", "8"), 2, "one report at a time"),
+        (("--models", "slava", "--load-format", "dummy", "--lengths", "natural"), 2, "random weights end a text"),
+        (("--models", "demo", "--energy", "--tokens", 6), 3, "energy was asked for and cannot be given: the dev"),
+    ],
+)  # fmt: skip
+def test_bad_calls_get_one_sentence(cli, words, code, message):
+    found, _, err = cli(*WORDS, *words)
+    assert (found, message in err) == (code, True), err
