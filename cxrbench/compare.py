@@ -97,13 +97,16 @@ def _shared_metrics(a: Sequence[Scored], b: Sequence[Scored]) -> list[tuple[Scor
     """
     theirs = {each.metric.key: each for each in b}
     pairs = [(each, theirs[each.metric.key]) for each in a if each.metric.key in theirs]
+    mixed = {a.metric.key for a, b in pairs if comparable(a.signature) != comparable(b.signature)}
+    rest = ",".join(each.metric.key for each, _ in pairs if each.metric.key not in mixed)
     for first, second in pairs:
-        if comparable(first.signature) != comparable(second.signature):
+        if first.metric.key in mixed:
             raise CxrbenchError(
                 f"{first.metric.key} was computed in two ways, which differ in "
                 f"{different_parts(first.signature, second.signature)}:\n"
                 f"    baseline   {first.signature}\n    candidate  {second.signature}",
-                fix="score both runs with the same version and options, or name other metrics with --metrics",
+                fix="score both runs with the same version and options"
+                + (f", or compare the rest: --metrics {rest}" if rest else ""),
                 code=Exit.UNDECIDED,
             )
     if not pairs:
@@ -123,13 +126,17 @@ def different_parts(one: str, two: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """A metric both runs have: its tables over all n samples, in one order, and which were scored in both, (n,)."""
+    """A metric both runs have: its tables over all n samples, in one order, and which were scored in both, (n,).
+
+    `failed` counts the samples the metric tried and could not score, in the baseline and in the candidate.
+    """
 
     metric: Metric
     signature: str
     one: Table
     two: Table
     both: NDArray[np.bool_]
+    failed: tuple[int, int] = (0, 0)
 
     @property
     def pair(self) -> tuple[Table, Table]:
@@ -177,7 +184,7 @@ def pair_runs(baseline: RunFolder, candidate: RunFolder, metrics: Sequence[str])
                 fix="--metrics with those that both runs have, or score them again",
                 code=Exit.UNDECIDED,
             )
-        shared.append(Shared(first.metric, first.signature, one, two, both))
+        shared.append(Shared(first.metric, first.signature, one, two, both, (first.failed, second.failed)))
     left_out = {each.metric.key for each in ours} ^ {each.metric.key for each in theirs}
     return Paired(baseline, candidate, samples, clusters_of(samples), tuple(shared), tuple(sorted(left_out)))
 
@@ -198,6 +205,7 @@ def compare_pair(paired: Paired, confidence: Confidence) -> dict[str, Any]:
             "clusters": len(set(clusters)),
             "only_baseline": int((each.one.scored & ~each.both).sum()),
             "only_candidate": int((each.two.scored & ~each.both).sum()),
+            "failed": {"baseline": each.failed[0], "candidate": each.failed[1]},
             "signature": each.signature,
             "values": _values(each, clusters, confidence),
         }

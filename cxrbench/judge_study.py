@@ -173,7 +173,7 @@ def measure(
         else:
             left[each.metric.key] = each.reason or "it has no value of a single report, or no direction"
     judge = resources.judge
-    scored = [each for each in results if each.metric.judged and each.statistics is not None]
+    scored = [each for each in results if each.metric.judge and each.statistics is not None]
     tags = dict.fromkeys(each.context.data["rubrics"] for each in scored)
     return found, left, [line for tag in tags for line in judge.told(tag)]
 

@@ -249,7 +249,7 @@ def _id_column(path: Path, where: str, names: Iterable[Any]) -> str:
         raise CxrbenchError(
             f"the predictions file has no column {missing}{near}",
             where=f"{path}, {where}",
-            fix=f"rename the columns to {ID_COLUMNS[0]} and {TEXT}",
+            fix=f"add it, or rename the column that holds it to {ID_COLUMNS[0] if not found else TEXT}",
         )
     return found[0]
 

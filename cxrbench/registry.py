@@ -97,15 +97,13 @@ BUILTIN: Mapping[Kind, tuple[Entry, ...]] = {
         Entry("radcliq", "cxrbench.metrics.radcliq:RadCliQ", "RadCliQ (needs torch and the weights of its parts)"),
         Entry("bertscore", "cxrbench.metrics.bertscore:BertScore", "BERTScore (needs torch and an encoder)"),
         Entry("ratescore", "cxrbench.metrics.ratescore:RateScore", "RaTEScore (needs torch and its two networks)"),
-        Entry("chexprompt", "cxrbench.metrics.judged:ChexPrompt", "errors by kind and significance (needs --judge)"),
-        Entry("green", "cxrbench.metrics.judged:Green", "GREEN (needs --judge)"),
-        Entry("lc-green", "cxrbench.metrics.judged:LcGreen", "GREEN over relative verbosity (needs --judge)"),
-        Entry("radfact", "cxrbench.metrics.judged:RadFact", "RadFact, logical scores (needs --judge)"),
-        Entry("crimson", "cxrbench.metrics.judged:CrimsonScore", "CRIMSON (needs --judge)"),
-        Entry(
-            "correctness-completeness-coherence", "cxrbench.metrics.judged:Axes", "three ratings 1-5 (needs --judge)"
-        ),
-        Entry("judge", "cxrbench.metrics.judged:UserJudge", "judge:FILE, a rubric of yours (needs --judge)"),
+        Entry("chexprompt", "cxrbench.metrics.judged:ChexPrompt", "errors by kind and significance"),
+        Entry("green", "cxrbench.metrics.judged:Green", "GREEN"),
+        Entry("lc-green", "cxrbench.metrics.judged:LcGreen", "GREEN over relative verbosity"),
+        Entry("radfact", "cxrbench.metrics.judged:RadFact", "RadFact, logical scores"),
+        Entry("crimson", "cxrbench.metrics.judged:CrimsonScore", "CRIMSON"),
+        Entry("correctness-completeness-coherence", "cxrbench.metrics.judged:Axes", "three ratings 1-5"),
+        Entry("judge", "cxrbench.metrics.judged:UserJudge", "judge:FILE, a rubric of yours"),
     ),
     "features": (
         Entry("tokens", "cxrbench.metrics.tokens:Tokens", "prepared texts, words and n-gram counts of a convention"),

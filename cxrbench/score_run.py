@@ -55,7 +55,7 @@ BARE = "files"
 
 def _noted(scored: Scored, sources: Sources) -> Scored:
     """A metric that learnt from a given word list, or was judged, says so wherever its score stands."""
-    if scored.metric.judged and scored.statistics is not None and sources.resources.judge is not None:
+    if scored.metric.judge and scored.statistics is not None and sources.resources.judge is not None:
         return replace(scored, notes=tuple(sources.resources.judge.told(scored.context.data["rubrics"])))
     if sources.vocabulary is None or "vocabulary" not in scored.context.data:
         return scored
@@ -106,7 +106,7 @@ def stored_contexts(
     found: dict[str, Context] = {}
     for each in chosen:
         file = _context_file(run, each.metric.key)
-        asked_anew = each.metric.judged and sources.resources.judge is not None
+        asked_anew = each.metric.judge and sources.resources.judge is not None
         if sources.vocabulary is None and not sources.at_hand and not asked_anew and file.exists():
             version, context = _read_context(file)
             if version == each.metric.version and fits(context.data, dataset, sources.resources.precision):
@@ -300,12 +300,22 @@ def _changed(results: Sequence[Scored], before: Mapping[str, Any]) -> list[str]:
     then = {
         key: next(iter(values.values()))["signature"] for key, values in before.get("metrics", {}).items() if values
     }
+    ways: dict[str, list[str]] = {}
+    for each in results:
+        key = each.metric.key
+        if each.statistics is not None and comparable(then.get(key, each.signature)) != comparable(each.signature):
+            ways.setdefault(_differences(then[key], each.signature), []).append(key)
     return [
-        f"{each.metric.key} is made in another way than at the last scoring: {then[each.metric.key]} before"
-        for each in results
-        if each.statistics is not None
-        and comparable(then.get(each.metric.key, each.signature)) != comparable(each.signature)
+        f"{', '.join(keys)} {'is' if len(keys) == 1 else 'are'} made in another way than at the last scoring: {how}"
+        for how, keys in ways.items()
     ]
+
+
+def _differences(before: str, now: str) -> str:
+    """The parts in which two signatures differ: `weights:1a2b3c4d before, weights:5e6f7a8b now`."""
+    first, second = (comparable(each).split("|") for each in (before, now))
+    gone = [f"{part} before" for part in first if part not in second]
+    return ", ".join([*gone, *(f"{part} now" for part in second if part not in first)])
 
 
 def speed_summary(run: RunFolder) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class Scored:
     @property
     def pending(self) -> int:
         """Samples a judge did not answer for: the same command asks for them again."""
-        if not self.metric.judged or self.statistics is None:
+        if not self.metric.judge or self.statistics is None:
             return 0
         return sum(reason.startswith(PENDING) for reason in self.statistics.reasons)
 

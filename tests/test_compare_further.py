@@ -203,7 +203,7 @@ def test_a_suite_fits_100_columns_and_says_what_is_missing(cli, pair, tmp_path):
         (("metrics:", "metric:"), "did you mean 'metrics'"),
         (("rouge-l:raw rouge_l", "rouge-l"), "is not `metric:preset value`"),
         (("tw*", "t*o*"), None),
-        (("tw*", "*"), "folders match '*', not one"),
+        (("tw*", "'*'"), "folders match '*', not one"),
         (("tw*", "none"), "0 folders match 'none'"),
         (("rouge-l:raw rouge_l", "length:words ratio"), "has no value 'ratio' that can be better or worse"),
         (("candidate: one}", "candidate: one, by: x}"), "'by' is not known"),

@@ -98,6 +98,11 @@ def _beside(pair: Mapping[str, Any], width: int) -> list[str]:
         lost = body["only_baseline"] + body["only_candidate"]
         if lost:
             lines.append(f"{key}: {lost} samples scored in one run only are left out of the pair")
+        failed = body.get("failed", {})
+        if any(failed.values()):
+            lines.append(
+                f"{key}: failed on {failed['baseline']} (baseline) and {failed['candidate']} (candidate) samples"
+            )
     return lines
 
 

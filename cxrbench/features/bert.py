@@ -41,10 +41,15 @@ def read_weights(file: Path) -> Any:
         raise CxrbenchError("there is no such file of weights", where=str(file), fix="check the path") from error
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
         raise CxrbenchError(
-            f"this is no file of weights: {(str(error) or 'it ends too early').splitlines()[0]}",
+            f"{file.name} is no file of weights, or not a whole one: {_first_sentence(error)}",
             where=str(file),
-            fix="fetch it again",
+            fix=f"bring {file.name} again: cxrbench assets fetch, or your own copy of it",
         ) from error
+
+
+def _first_sentence(error: Exception) -> str:
+    """What torch says, without the advice behind it."""
+    return (str(error) or "it ends too early").splitlines()[0].partition(". ")[0].rstrip(".")
 
 
 def fill(net: nn.Module, state: Mapping[str, Tensor], file: Path) -> None:

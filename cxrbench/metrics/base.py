@@ -111,7 +111,7 @@ class Metric(ABC):
     Class attributes: `name`; `version` (goes up whenever a value could move); `presets`, named conventions with one
     line each; `default_preset`; `values`, the numbers it publishes; `citation`, whom to cite for it (empty: nobody);
     `scope` "sample" or "pair"; `additive` False where a value is no function of sums and `value_weighted` is
-    implemented instead; `judged` True where an LLM gives the numbers, so that failed samples are asked for again.
+    implemented instead; `judge` True where an LLM gives the numbers, so that failed samples are asked for again.
     """
 
     name: ClassVar[str]
@@ -122,7 +122,7 @@ class Metric(ABC):
     citation: ClassVar[tuple[str, ...]] = ()
     scope: ClassVar[Literal["sample", "pair"]] = "sample"
     additive: ClassVar[bool] = True
-    judged: ClassVar[bool] = False
+    judge: ClassVar[bool] = False
 
     def __init__(self, preset: str | None = None) -> None:
         chosen = preset if preset is not None else self.default_preset

@@ -51,7 +51,7 @@ class JudgedMetric(Metric):
 
     presets: ClassVar[Mapping[str, str]] = {"default": "the rubric of cxrbench, or the one named by --rubric"}
     default_preset = "default"
-    judged: ClassVar[bool] = True
+    judge: ClassVar[bool] = True
     asks: ClassVar[tuple[str, ...]]
     """Names of the rubrics."""
     feature: ClassVar[str] = "judge"

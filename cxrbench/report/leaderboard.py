@@ -32,7 +32,7 @@ LIMIT = 200
 """Characters of a name that a page shows."""
 
 
-def visible(text: str) -> str:
+def visible(text: str, limit: int = LIMIT) -> str:
     """A name as it can be shown: control and direction characters become their code point, long ones end in dots.
 
     >>> visible("a" + chr(0) + "b" + chr(0x202E) + "c")
@@ -42,7 +42,7 @@ def visible(text: str) -> str:
         f"<U+{ord(char):04X}>" if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") else char
         for char in text
     )
-    return shown if len(shown) <= LIMIT else f"{shown[:LIMIT]}... ({len(text)} characters)"
+    return shown if len(shown) <= limit else f"{shown[:limit]}... ({len(text)} characters)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from cxrbench.metrics.judged import ChexPrompt
 from tests.chat_server import ChatServer, answer, drip, garbage, reset, status, truncated
 from tests.judges.answers import candidate_of, chexprompt_answer, marks
 
-FAST = Policy(timeout=2.0, first_delay=0.0, concurrency=16, hopeless=10_000)
+FAST = Policy(timeout=60.0, first_delay=0.0, concurrency=16, hopeless=10_000)
 FAULTS = (
     lambda: status(429, headers=(("retry-after", "0"),)),
     lambda: status(500),
@@ -56,16 +56,17 @@ def right_answer(heard):
 
 
 class Faulty:
-    """Fails 30 % of attempts in every way, one in a hundred by silence, and answers some with no JSON at all."""
+    """Fails 30 % of attempts in every way, the named ones by slowness, and answers some with no JSON at all."""
 
-    def __init__(self, seed, unreadable=0.0):
+    def __init__(self, seed, unreadable=0.0, slow=()):
         self.draw = random.Random(seed)
         self.unreadable = unreadable
+        self.slow = slow
         self.good = Counter()
 
     def __call__(self, heard):
         roll = self.draw.random()
-        if roll < 0.003:
+        if heard.number in self.slow:
             return drip()
         if roll < 0.3:
             return self.draw.choice(FAULTS)()
@@ -106,12 +107,12 @@ def check_whole(statistics, n):
 
 def storm(tmp_path, n, seed):
     """Score n pairs against a faulty server until nothing is left; each command asks only for what failed."""
-    behave = Faulty(seed, unreadable=0.02)
+    behave = Faulty(seed, unreadable=0.02, slow=(10, 60))
     with ChatServer(behave) as server:
         failed = []
         for _ in range(20):
             made = judge(
-                server, tmp_path, Policy(timeout=0.5, first_delay=0.0, concurrency=16, retries=1, hopeless=10**6)
+                server, tmp_path, Policy(timeout=4.0, first_delay=0.0, concurrency=16, retries=1, hopeless=10**6)
             )
             before = len(server.heard)
             statistics = score(made, pairs(n))
@@ -168,7 +169,8 @@ def kill_midway(tmp_path, n, at):
             stored = base.execute("SELECT count(*) FROM answer").fetchone()[0]
         base.close()
         before = dict(behave.good)
-        statistics = score(judge(server, tmp_path), pairs(n))
+        patient = Policy(first_delay=0.0, concurrency=16, retries=30)
+        statistics = score(judge(server, tmp_path, patient), pairs(n))
         check_whole(statistics, n)
         assert not (statistics.status == FAILED).any()
         return stored, before, behave.good

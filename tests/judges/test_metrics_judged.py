@@ -389,3 +389,17 @@ def test_compare_asks_which_report_is_better_and_costs_nothing_twice(cli, tmp_pa
     found = json.loads(out)["comparisons"][0]["pairwise"]["values"]
     assert (found["position_bias"]["value"], found["order_decided"]["value"]) == (1, 1)
     assert found["length_controlled_win_rate"]["value"] == pytest.approx(0.5)
+
+
+def test_compare_uses_pairs_judged_in_both_and_prints_both_failures(cli, tmp_path):
+    one, (*words, _) = small_run(cli, tmp_path)
+    two = tmp_path / "runs" / "two"
+    words = [word if word != "random-report" else "always-normal" for word in words]
+    assert cli(*words, two)[0] == 0
+    with ChatServer(lambda heard: answer(chexprompt_answer())) as server:
+        assert cli(*judged(one, server, "--max-requests", 20, "--judge-set", "structured=no"))[0] == 3
+        assert cli(*judged(two, server, "--judge-set", "structured=no"))[0] == 0
+    code, out, err = cli("compare", one, two, "--metrics", "chexprompt", "--replicates", 100)
+    assert code == 0, err
+    assert "20 of 24 samples compared" in out
+    assert "chexprompt:default: failed on 4 (baseline) and 0 (candidate) samples" in out

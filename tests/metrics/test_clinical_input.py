@@ -291,6 +291,6 @@ def test_a_metric_that_breaks_on_damaged_weights_says_what_to_type(cli, tmp_path
     (tmp_path / "p.jsonl").write_text(json.dumps({"sample_id": "a", "prediction": PLAIN, "reference": PLAIN}) + "\n")
     code, out, err = cli("score", "p.jsonl", "--metrics", "chexbert-f1,bleu:raw", "--replicates", 0)
     assert code == Exit.UNDECIDED, err
-    assert "not scored: chexbert-f1:miura: this is no file of weights" in out
+    assert "not scored: chexbert-f1:miura: chexbert.pth is no file of weights" in out
     assert "incomplete: chexbert-f1:miura" in err
     assert "bleu:raw" in out

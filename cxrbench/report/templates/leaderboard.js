@@ -294,10 +294,7 @@
 
     let seen = false;
     const show = () => {
-      forest(seen);
-      pareto(seen);
-      labels();
-      subgroups();
+      if (seen) for (const draw of [forest, pareto, labels, subgroups]) draw(true);
       remember(at, "number", number.value === "0" ? "" : number.value);
       remember(at, "against", Number(against.value) === task.baseline ? "" : against.value);
       remember(at, "slice", slice.selectedIndex > 0 ? slice.value : "");
@@ -322,17 +319,22 @@
       else if (task.columns.length) sort("0", bestFirst("0"));
       show();
     };
+    // What lies below the tables is made when it comes into sight: a large board opens at once.
+    const reveal = () => {
+      if (seen) return;
+      seen = true;
+      drawn.add(() => { forest(true); pareto(true); });
+      show();
+    };
     views.hidden = false;
     restore();
     restorers.push(restore);
     new IntersectionObserver((entries, watcher) => {
       if (!entries.some(entry => entry.isIntersecting)) return;
       watcher.disconnect();
-      seen = true;
-      const draw = () => { forest(true); pareto(true); };
-      drawn.add(draw);
-      draw();
+      reveal();
     }, { rootMargin: "200px" }).observe(views);
+    addEventListener("beforeprint", reveal);
   };
 
   const restorers = [];
