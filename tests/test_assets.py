@@ -237,7 +237,7 @@ def test_a_process_killed_between_two_folders_left_the_old_one(tmp_path):
 
 
 def test_a_plan_says_what_is_missing_and_how_to_get_it(cli, tmp_path):
-    words = ("assets", "plan", "--task", "iu-findings", "--metrics", "radcliq", "--model", "always-normal")
+    words = ("assets", "plan", "--metrics", "radcliq", "--model", "always-normal")
     code, out, _ = cli(*words)
     assert code == 0
     assert "to fetch: 1,665.5 MB, and 3 of unknown size" in out
@@ -252,6 +252,13 @@ def test_a_plan_says_what_is_missing_and_how_to_get_it(cli, tmp_path):
     for name in ("bert-base-uncased", "radgraph", "pubmedbert", "distilroberta-base"):
         put(tmp_path / "cache/cxrbench/assets", name)
     assert cli(*words)[1].endswith("everything is here\n")
+
+
+def test_a_plan_of_a_task_names_what_its_optional_metrics_need_too(cli):
+    code, out, _ = cli("assets", "plan", "--task", "iu-findings")
+    assert code == 0
+    for name in ("chexbert", "radgraph", "distilroberta-base", "rate-ner", "biolord"):
+        assert name in out
 
 
 def test_a_plan_for_phantom_needs_nothing_for_what_reads_it_travels_along(cli):

@@ -126,7 +126,7 @@ def test_what_was_scored_stays_when_the_weights_are_others(cli, scored_run):
     }
     assert changed == {"chexbert-f1:miura", "semb-score:chexbert", "radcliq:v1"}
     notes = " ".join(summary(run)["notes"])
-    assert "chexbert-f1:miura is made in another way than at the last scoring" in notes
+    assert "chexbert-f1:miura, semb-score:chexbert are made in another way than at the last scoring: weights:" in notes
 
 
 def test_other_texts_and_other_weights_say_what_to_do(cli, scored_run, tmp_path):
@@ -151,19 +151,20 @@ def test_other_texts_and_other_weights_say_what_to_do(cli, scored_run, tmp_path)
 
 
 def test_every_metric_of_the_field_says_whom_to_cite():
-    ours = {"length", "distinct", "label-f1"}
+    ours = {"length", "distinct", "label-f1", "judge"}
     from cxrbench import registry
 
     for entry in registry.entries("metrics").values():
         if entry.source == "cxrbench":
-            assert bool(make_metric(entry.name).citation) == (entry.name not in ours), entry.name
+            made = registry.load("metrics", entry.name)
+            assert bool(made.citation) == (entry.name not in ours), entry.name
 
 
 def test_cite_names_each_paper_once_with_its_metrics(cli, tmp_path):
     run, _ = small_run(cli, tmp_path)
     assert cli("score", run, "--metrics", "chexbert-f1,semb-score", "--replicates", 0)[0] == 0
     out = cli("cite", run)[1]
-    assert out.count("Smit et al., CheXbert") == 1
+    assert out.count("Smit et al., Combining") == 1
     line = next(line for line in out.splitlines() if "Smit et al." in line)
     assert line.endswith("(chexbert-f1:miura, semb-score:chexbert)")
     assert "Papineni et al." in out
