@@ -20,27 +20,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks._large_task import large_task
+
 SAMPLES = 3_858
 LIMIT_BYTES, LIMIT_PAINT, LIMIT_FILTER = 30e6, 1.5, 0.1
-TASK = f"""\
-name: large
-version: 1
-title: Findings of as many drawn studies as MIMIC-CXR's test split has
-kind: findings
-access: open
-dataset:
-  name: phantom
-  split: test
-  pool_split: train
-  options: {{train: 200, validate: 5, test: {SAMPLES}, size: 256}}
-include: {{sections: [findings], min_images: 1}}
-images: {{offer: all, key: [PA, AP]}}
-target: findings
-text: whitespace:v1
-metrics: {{required: [bleu:raw, rouge-l:raw, length], optional: [%s]}}
-citation: cxrbench
-expected: {{n: {SAMPLES}, evidence: verified, source: the option above}}
-"""
+METRICS = "required: [bleu:raw, rouge-l:raw, length], optional: [%s]"
 FILTERS = {
     "search": "q.value = 'effusion'; q.dispatchEvent(new Event('input'))",
     "reset": "document.getElementById('reset').click()",
@@ -98,7 +82,8 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
         task = folder / "large.yaml"
-        task.write_text(TASK % ("" if asked.plain else "chexbert-f1, radgraph-f1"))
+        optional = "" if asked.plain else "chexbert-f1, radgraph-f1"
+        task.write_text(large_task(SAMPLES, 256, METRICS % optional))
         runs = [folder / "one", folder / "two"]
         for seed, run in enumerate(runs):
             if (run / "summary.json").exists():

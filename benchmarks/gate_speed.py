@@ -1,6 +1,6 @@
 """`cxrbench gate check` on two runs of 2,347 samples: 30 blocking metrics, 10,000 resamples and exchanges, no torch.
 
-    python benchmarks/gate_speed.py
+    python -m benchmarks.gate_speed
 
 The runs are real ones of `random-report` on drawn studies, scored by every text metric that needs no Java and by the
 embedded annotators. What is timed is the whole command as it is typed, interpreter start and reading of the run
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks._large_task import large_task
 from cxrbench.gate_evidence import Evidence, evidence_of
 from cxrbench.stats import Clusters, resample_weights
 from cxrbench.store import find_run
@@ -34,31 +35,12 @@ KEYS = (
     "radgraph-f1:complete-folded", "semb-score:chexbert", "bertscore:tiny", "radcliq:v1", "radcliq:v0",
     "bleu:sacrebleu",
 )  # fmt: skip
-TASK = f"""\
-name: large
-version: 1
-title: Findings of as many drawn studies as MIMIC-CXR's test split has
-kind: findings
-access: open
-dataset:
-  name: phantom
-  split: test
-  pool_split: train
-  options: {{train: 200, validate: 5, test: {SAMPLES}, size: 64}}
-include: {{sections: [findings], min_images: 1}}
-images: {{offer: all, key: [PA, AP]}}
-target: findings
-text: whitespace:v1
-metrics: {{required: [length]}}
-citation: cxrbench
-expected: {{n: {SAMPLES}, evidence: verified, source: the option above}}
-"""
 COMMAND = "import sys; from cxrbench.cli.main import app; app(standalone_mode=False); assert 'torch' not in sys.modules"
 
 
 def make_runs(folder: Path) -> list[Path]:
     """Two runs of 2,347 random reports, scored by all metrics."""
-    (folder / "large.yaml").write_text(TASK)
+    (folder / "large.yaml").write_text(large_task(SAMPLES, 64, "required: [length]"))
     out = []
     for seed in (1, 2):
         out.append(folder / f"run{seed}")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cxrbench.data.samples import clusters_of
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.metrics.base import Floats, Metric, comparable
-from cxrbench.score_run import load_scores, read_summary
+from cxrbench.scores import load_scores, read_summary
 from cxrbench.scoring import Scored
 from cxrbench.stats import Table, difference, point
 from cxrbench.stats_tests import holm, minimum_detectable_effect, paired_bootstrap, paired_randomisation

@@ -22,7 +22,7 @@ from cxrbench.errors import CxrbenchError, Exit, suggest
 from cxrbench.gate_policy import gates_folder
 from cxrbench.hashed_ids import hashed_id, reference_key
 from cxrbench.metrics.base import FAILED, Floats, Metric
-from cxrbench.score_run import is_dummy, load_scores, read_summary
+from cxrbench.scores import is_dummy, load_scores, read_summary
 from cxrbench.scoring import Scored
 from cxrbench.stats import Table
 from cxrbench.store import RunFolder, canonical, identity_hash

@@ -23,7 +23,7 @@ from cxrbench.data.text import normalise
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.judge_study_data import Rated, better_is_higher
 from cxrbench.metrics.base import ALONE, SCORED, Corpus, Floats, Resources
-from cxrbench.score_run import with_store
+from cxrbench.scores import with_store
 from cxrbench.scoring import Progress, Scored, choose, score, unwatched
 from cxrbench.stats import Clusters, resample_weights
 from cxrbench.types import OK, Prediction, Sample

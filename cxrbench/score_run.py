@@ -8,49 +8,32 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cxrbench import __version__, registry
 from cxrbench.atomic import write_atomic
-from cxrbench.config import cache_dir
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.features.base import device_kind
-from cxrbench.features.store import Store
-from cxrbench.features.weights import fits
-from cxrbench.metrics.base import ALONE, Context, Corpus, Resources, comparable, short_hash
+from cxrbench.metrics.base import Context, Corpus, comparable
+from cxrbench.scores import (
+    Sources,
+    is_dummy,
+    keep_scores,
+    kept_scores,
+    read_summary,
+    same_version,
+    stored_contexts,
+    with_store,
+)
 from cxrbench.scoring import Chosen, Progress, Scored, choose, make_metric, score, texts_hash
 from cxrbench.store import RunFolder
 from cxrbench.summary import Confidence, speed_entry, summarise
-from cxrbench.tables import Scores, StoredSamples, read_samples, read_scores, write_scores
+from cxrbench.tables import StoredSamples, read_samples
 from cxrbench.types import Access, Manifest, Prediction, Sample
 from cxrbench.verified import scored_on
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """Where a metric may learn from besides the references: the train split's texts, and a word list."""
-
-    train: Callable[[], Sequence[str]] | None = None
-    vocabulary: frozenset[str] | None = None
-    at_hand: bool = False
-    """The data are being read anyway: learn anew instead of taking what an earlier scoring learnt."""
-    resources: Resources = ALONE
-    """What features may use: the settings, the device; the store is that of the data set."""
-
-
-def with_store(resources: Resources, dataset: str | None) -> Resources:
-    """The same resources with the feature store of a data set (of bare files together, where there is none)."""
-    if resources.config is None:
-        return resources
-    judge = resources.judge.at(cache_dir() / "judges" / (dataset or BARE)) if resources.judge is not None else None
-    return replace(resources, store=Store(cache_dir() / "features" / (dataset or BARE)), judge=judge)
-
-
-BARE = "files"
-"""The feature store of files that name no task."""
 
 
 def _noted(scored: Scored, sources: Sources) -> Scored:
@@ -81,135 +64,6 @@ def _unkept(results: Sequence[Scored], sources: Sources, dataset: str | None) ->
     if store is None or not read or store.usable():
         return []
     return [f"annotations were not kept, the next scoring makes them again: {store.file.parent} cannot be written"]
-
-
-def _file_name(key: str) -> str:
-    return key.replace(":", ".").replace("/", "_")
-
-
-def score_file(run: RunFolder, scored: Scored) -> Path:
-    """scores/<metric>@<sig8>.parquet; the same whether or not the weights were verified meanwhile."""
-    return run.path / "scores" / f"{_file_name(scored.metric.key)}@{short_hash(comparable(scored.signature))}.parquet"
-
-
-def _context_file(run: RunFolder, key: str) -> Path:
-    return run.path / "contexts" / f"{_file_name(key)}.json"
-
-
-def stored_contexts(
-    run: RunFolder, chosen: Sequence[Chosen], sources: Sources, dataset: str | None
-) -> dict[str, Context]:
-    """Contexts of an earlier scoring, unless the data are at hand or a word list is given for this time.
-
-    One that was made at another precision is not among them.
-    """
-    found: dict[str, Context] = {}
-    for each in chosen:
-        file = _context_file(run, each.metric.key)
-        asked_anew = each.metric.judge and sources.resources.judge is not None
-        if sources.vocabulary is None and not sources.at_hand and not asked_anew and file.exists():
-            version, context = _read_context(file)
-            if version == each.metric.version and fits(context.data, dataset, sources.resources.precision):
-                found[each.metric.key] = context
-    return found
-
-
-def _read_context(file: Path) -> tuple[int, Context]:
-    """Version of the metric that learnt it, and the context, whose hash must be that of its data."""
-    try:
-        body = json.loads(file.read_text(encoding="utf-8"))
-        version, context = body["version"], Context.of(body["data"])
-        if context.hash == body["hash"]:
-            return version, context
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise CxrbenchError(
-        "a stored context is damaged",
-        where=str(file),
-        fix=f"delete {file.name} and score again",
-        code=Exit.INFRASTRUCTURE,
-    )
-
-
-def _keep(run: RunFolder, scored: Scored, texts: str, sources: Sources) -> None:
-    """Store statistics, and the context unless it comes from a word list of this one call."""
-    if scored.statistics is None:
-        return
-    if scored.context.hash and sources.vocabulary is None:
-        body = {"version": scored.metric.version, "hash": scored.context.hash, "data": scored.context.data}
-        write_atomic(_context_file(run, scored.metric.key), json.dumps(body, ensure_ascii=False).encode())
-    about = {
-        "metric": scored.metric.name,
-        "preset": scored.metric.preset,
-        "signature": scored.signature,
-        "texts": texts,
-        "notes": list(scored.notes),
-    }
-    write_scores(score_file(run, scored), Scores(scored.sample_ids, scored.statistics, about))
-
-
-def _known(run: RunFolder, scored: Scored, sample_ids: tuple[str, ...], texts: str) -> Scored | None:
-    """The stored statistics of an earlier scoring of exactly these texts, if there are any."""
-    file = score_file(run, scored)
-    if not file.exists():
-        return None
-    scores = read_scores(file)
-    if scores.about.get("texts") != texts or scores.sample_ids != sample_ids:
-        return None
-    if comparable(scores.about.get("signature", "")) != comparable(scored.signature):
-        return None
-    notes = tuple(scores.about.get("notes", ()))
-    return replace(scored, statistics=scores.statistics, sample_ids=sample_ids, notes=notes)
-
-
-def load_scores(run: RunFolder, metric_keys: Sequence[str] = ()) -> list[Scored]:
-    """All stored statistics of a run (or those named), without reading a text.
-
-    Raises:
-        CxrbenchError: a metric that was named has not been scored.
-    """
-    summary = read_summary(run)
-    texts = texts_hash(read_samples(run.samples_file).chosen, run.predictions())
-    signatures = {key: next(iter(values.values()))["signature"] for key, values in summary["metrics"].items() if values}
-    found = []
-    for key in [make_metric(name).key for name in metric_keys] or signatures:
-        if key not in signatures:
-            raise CxrbenchError(
-                f"{key} has not been scored", where=str(run.path), fix=f"cxrbench score {run.path} --metrics {key}"
-            )
-        metric = make_metric(key)
-        wanted = Scored(metric, True, Context(), signatures[key], None)
-        scores = read_scores(score_file(run, wanted))
-        if scores.about.get("texts") != texts or not _same_version(wanted):
-            raise CxrbenchError(
-                f"the scores of {key} are of other texts, or of another version of the metric",
-                where=str(run.path),
-                fix=f"cxrbench score {run.path}",
-                code=Exit.UNDECIDED,
-            )
-        found.append(replace(wanted, statistics=scores.statistics, sample_ids=scores.sample_ids))
-    return found
-
-
-def _same_version(scored: Scored) -> bool:
-    """Whether a stored signature was made by this version of its metric, so that its columns mean what they did."""
-    return scored.metric.reads(scored.signature)
-
-
-def read_summary(run: RunFolder) -> dict[str, Any]:
-    """summary.json of a scored run."""
-    file = run.path / "summary.json"
-    if not file.exists():
-        raise CxrbenchError("the run has not been scored", where=str(run.path), fix=f"cxrbench score {run.path}")
-    try:
-        summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if all(key in summary for key in ("metrics", "n_expected", "outcomes", "slices", "task")):
-            return summary
-    except (ValueError, TypeError):
-        pass
-    raise CxrbenchError(
-        "the summary is damaged", where=str(file), fix=f"cxrbench score {run.path}", code=Exit.INFRASTRUCTURE
-    )
 
 
 def score_run(
@@ -352,11 +206,6 @@ def _gallery_notes(manifest: Manifest) -> list[str]:
     return [f"gallery: {machine['gallery']} train images" + (f" ({left_out})" if left_out else "")]
 
 
-def is_dummy(manifest: Manifest) -> bool:
-    """Whether the texts come from random weights (`--load-format dummy`): for speed, never for scores."""
-    return bool(manifest.identity["model"].get("load_format") == "dummy")
-
-
 def _score_stored(
     run: RunFolder,
     manifest: Manifest,
@@ -383,7 +232,7 @@ def _score_stored(
     for each in chosen:
         with scored_on(lambda: device_kind(sources.resources)):
             blank = _blank(each, contexts.get(each.metric.key, Context()), text)
-        before = _known(run, blank, ids, texts) if blank is not None else None
+        before = kept_scores(run, blank, ids, texts) if blank is not None else None
         if before is not None:
             known[each.metric.key] = before
     open_ = [each for each in chosen if each.metric.key not in known]
@@ -392,11 +241,11 @@ def _score_stored(
     fresh = {each.metric.key: each for each in scored}
     fresh = {key: _noted(result, sources) for key, result in fresh.items()}
     for result in fresh.values():
-        _keep(run, result, texts, sources)
+        keep_scores(run, result, texts, sources)
     results = [known.get(each.metric.key) or fresh[each.metric.key] for each in chosen]
     results = [_or_earlier(run, each, ids, texts) for each in results]
     asked = {each.metric.key for each in chosen}
-    earlier = [_known(run, blank, ids, texts) for blank in _scored_earlier(run, asked) if _same_version(blank)]
+    earlier = [kept_scores(run, blank, ids, texts) for blank in _scored_earlier(run, asked) if same_version(blank)]
     return [*results, *(each for each in earlier if each is not None)]
 
 
@@ -415,7 +264,7 @@ def _or_earlier(run: RunFolder, result: Scored, ids: tuple[str, ...], texts: str
         return result
     signature = next(iter(values.values()))["signature"]
     blank = Scored(result.metric, result.required, Context(), signature, None)
-    found = _known(run, blank, ids, texts) if _same_version(blank) else None
+    found = kept_scores(run, blank, ids, texts) if same_version(blank) else None
     if found is None:
         return result
     return replace(

@@ -19,7 +19,7 @@ from cxrbench.report.explorer import explore
 from cxrbench.report.explorer_data import lay, names
 from cxrbench.report.explorer_images import ROOM, SIZES, encoded, thumbnails
 from cxrbench.report.explorer_marks import entities, word_places
-from cxrbench.score_run import load_scores
+from cxrbench.scores import load_scores
 from cxrbench.store import RunFolder
 from cxrbench.types import Image, Sample
 from tests.commands import cli  # noqa: F401  (a fixture)

@@ -73,7 +73,7 @@ def _folders(dataset: str | None, settings: Config) -> tuple[list[Path], dict[Pa
     data = settings.data
     if dataset is not None:
         from cxrbench import registry
-        from cxrbench.score_run import BARE
+        from cxrbench.scores import BARE
 
         if dataset != BARE:
             registry.find("datasets", dataset)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def cite(run: Annotated[Path, typer.Argument(help="A scored run folder.")]) -> None:
     """Print what a paper must say of a run: a methods sentence, every signature, citations and licences."""
     from cxrbench.data.load import open_dataset
-    from cxrbench.score_run import read_summary
+    from cxrbench.scores import read_summary
     from cxrbench.store import find_run
     from cxrbench.summary import incomplete
 

@@ -317,7 +317,7 @@ def _score(
     json_output: bool,
 ) -> None:
     from cxrbench.cli.score import finish
-    from cxrbench.score_run import Sources
+    from cxrbench.scores import Sources
 
     data = wanted.data
     train = (lambda: [sample.target for sample in data.pool]) if data.has_pool else None

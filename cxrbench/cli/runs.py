@@ -50,7 +50,7 @@ def _shortest(path: Path) -> str:
 
 def _entry(run: RunFolder) -> dict[str, Any]:
     """Task, model, how many samples are answered and scored, primary scores, distinct reports; or the damage."""
-    from cxrbench.score_run import read_summary
+    from cxrbench.scores import read_summary
 
     try:
         manifest = run.manifest()
@@ -127,7 +127,8 @@ def show(
 ) -> None:
     """Show a run: what it is, on what it was made, and its scores when it has any."""
     from cxrbench.cli.show import console, show_speed, show_summary, table
-    from cxrbench.score_run import is_dummy, read_summary, speed_summary
+    from cxrbench.score_run import speed_summary
+    from cxrbench.scores import is_dummy, read_summary
     from cxrbench.store import find_run
 
     folder = find_run(str(run))

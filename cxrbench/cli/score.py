@@ -15,7 +15,7 @@ from cxrbench.cli import options as opt
 from cxrbench.errors import CxrbenchError, Exit
 
 if TYPE_CHECKING:
-    from cxrbench.score_run import Sources
+    from cxrbench.scores import Sources
     from cxrbench.store import RunFolder
     from cxrbench.types import Prediction, Sample
 
@@ -73,7 +73,7 @@ def score(
 
     cxrbench score RUN --metrics chexprompt --judge openai:MODEL --judge-url http://127.0.0.1:8000/v1
     """  # noqa: D415  (examples follow)
-    from cxrbench.score_run import Sources
+    from cxrbench.scores import Sources
 
     words = opt.read_vocabulary(vocabulary) if vocabulary else None
     named = opt.metric_names(metrics)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ card's revision. Of four phrasings in everyday use this one scores best on a tra
 NEEDS_TRAIN = "choose a task whose file names dataset.pool_split"
 
 
-class Lookup:
+class Lookup(ABC):
     """A model that finds its text at once: subclasses say which one (`text`).
 
     `latency` runs from the moment a request is taken up until its text is there, waiting for its batch included, as
@@ -45,9 +46,9 @@ class Lookup:
     needs_pool = False
     batch_size = 64
 
+    @abstractmethod
     def text(self, request: Request) -> str:
         """The answer to a request that was prepared without a failure."""
-        raise NotImplementedError
 
     def identity(self) -> dict[str, Any]:
         """Name and version; subclasses add what else changes the text."""
@@ -57,7 +58,7 @@ class Lookup:
         """Where it ran: always the CPU, without an engine; how fast a text is looked up says nothing about a model."""
         return {"device": "cpu", "engine": "none", "timed": False}
 
-    def fit(self, pool: Callable[[], Iterable[Sample]]) -> None:
+    def fit(self, pool: Callable[[], Iterable[Sample]]) -> None:  # noqa: B027 - most look at nothing
         """Look at nothing."""
 
     def request(self, sample: Sample, kind: RequestKind, generation: Generation, seed: int) -> Request:
@@ -78,7 +79,7 @@ class Lookup:
         predictions = tuple(self._answer(each, batch) for each in prepared)
         return BatchResult(predictions, BatchTiming(batch, len(prepared), time.perf_counter() - begin))
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most hold nothing
         """Nothing to give back."""
 
     def _answer(self, prepared: Prepared, batch: int) -> Prediction:

@@ -15,12 +15,11 @@ from cxrbench.errors import CxrbenchError
 from cxrbench.models import llava_shared as llava
 from cxrbench.models.adapter import IMAGE
 from cxrbench.models.base import ModelCard
-from cxrbench.models.checkpoint import read_json
 from cxrbench.models.generation import MATCHED, Preset
 from cxrbench.models.keys import Drop, Row, Source, to
 from cxrbench.models.published import PHI, PHI_MORE, cleans, sections_used
 from cxrbench.models.published_pixels import square
-from cxrbench.models.recognise import another
+from cxrbench.models.recognise import config_of
 from cxrbench.models.released import NEVER_RUN, Asked, Opened, ReleasedModel
 from cxrbench.models.shards import Shards, find_files
 from cxrbench.models.sizes import grid_of_patches, layers
@@ -115,10 +114,7 @@ class CheXagent2(ReleasedModel):
         """`config.json` for the language model; the tower's sizes are read off its tensors."""
         from transformers import PhiConfig
 
-        file = folder / "config.json"
-        body = read_json(file) if file.is_file() else {}
-        if body.get("architectures") != ["CheXagentForCausalLM"]:
-            raise another(folder, self.CARD.about)
+        file, body = config_of(folder, self.CARD.about, architectures=["CheXagentForCausalLM"])
         text = PhiConfig(**llava.need(body, PHI, file), **llava.also(body, PHI_MORE))
         visual = llava.need(body, ("visual",), file)["visual"]
         start = llava.need(visual, ("image_start_id",), file)["image_start_id"]

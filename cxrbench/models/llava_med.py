@@ -18,11 +18,10 @@ from cxrbench.errors import CxrbenchError, suggest
 from cxrbench.models import llava_shared as llava
 from cxrbench.models.adapter import IMAGE
 from cxrbench.models.base import ModelCard, ModelOptions
-from cxrbench.models.checkpoint import read_json
 from cxrbench.models.generation import MATCHED, Preset
 from cxrbench.models.instruction import PROMPTS, Instruction
 from cxrbench.models.keys import Drop, Row, Source
-from cxrbench.models.recognise import another
+from cxrbench.models.recognise import config_of
 from cxrbench.models.released import CLIP, NEVER_RUN, PATH, Asked, Opened, ReleasedModel
 from cxrbench.models.shards import Shards, Together, find_files
 from cxrbench.models.tokens import around_images
@@ -110,10 +109,7 @@ class LlavaMed(ReleasedModel):
 
     def open_original(self, folder: Path) -> Opened:
         """`config.json` of a llava_mistral; the tower's sizes are read off its tensors."""
-        file = folder / "config.json"
-        body = read_json(file) if file.is_file() else {}
-        if body.get("model_type") != "llava_mistral":
-            raise another(folder, self.CARD.about)
+        file, body = config_of(folder, self.CARD.about, model_type="llava_mistral")
         llava.refuse_markers(body, file)
         tower = self._tower(folder)
         files = find_files(folder)

@@ -23,7 +23,7 @@ from cxrbench.models.generation import MATCHED, Preset
 from cxrbench.models.keys import Drop, Row, Source, Unset, thirds, to
 from cxrbench.models.open_clip import eval_pixels
 from cxrbench.models.published import dinov2_attention
-from cxrbench.models.recognise import another
+from cxrbench.models.recognise import config_of
 from cxrbench.models.released import BASE, NEVER_RUN, PATH, Asked, Opened, ReleasedModel
 from cxrbench.models.shards import LoraMerged, Shards, Together, find_files
 from cxrbench.models.tokens import around_images
@@ -116,10 +116,7 @@ class LlavaRad(ReleasedModel):
 
     def open_original(self, folder: Path) -> Opened:
         """The updates, the projector and the tower, over the base the user names."""
-        file = folder / "config.json"
-        body = read_json(file) if file.is_file() else {}
-        if body.get("mm_vision_tower") != "biomedclip_cxr_518":
-            raise another(folder, self.CARD.about)
+        file, body = config_of(folder, self.CARD.about, mm_vision_tower="biomedclip_cxr_518")
         llava.refuse_markers(body, file)
         missing = [name for name in (TOWER_FILE, PROJECTOR_FILE, LORA_CONFIG) if not (folder / name).is_file()]
         if missing:

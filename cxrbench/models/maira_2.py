@@ -31,7 +31,7 @@ from cxrbench.models.published import (
     sections_used,
 )
 from cxrbench.models.published_pixels import Stretched
-from cxrbench.models.recognise import another
+from cxrbench.models.recognise import config_of
 from cxrbench.models.released import NEVER_RUN, Asked, Opened, ReleasedModel
 from cxrbench.models.shards import Shards, find_files
 from cxrbench.models.sizes import LLAMA_USUAL, grid_of_patches, layers, llama, shape
@@ -153,10 +153,7 @@ class Maira2(ReleasedModel):
         """`config.json` of a maira2; the tower must be the backbone whose last stage is read."""
         from transformers import Dinov2Config
 
-        file = folder / "config.json"
-        body = read_json(file) if file.is_file() else {}
-        if body.get("model_type") != "maira2":
-            raise another(folder, self.CARD.about)
+        file, body = config_of(folder, self.CARD.about, model_type="maira2")
         stated = llava.need(
             body,
             ("text_config", "vision_config", "image_token_index", "projector_n_layers", "vision_feature_layer"),

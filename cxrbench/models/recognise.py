@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrbench.errors import CxrbenchError
+from cxrbench.models.checkpoint import read_json
 from cxrbench.models.converted import CARD_FILE
 
 SIGNS: tuple[tuple[str, Mapping[str, Any]], ...] = (
@@ -71,3 +72,16 @@ def another(folder: Path, wanted: str) -> CxrbenchError:
         where=str(folder),
         fix=f"name the folder of {wanted}; `cxrbench list models` names what can be read",
     )
+
+
+def config_of(folder: Path, wanted: str, **signs: Any) -> tuple[Path, dict[str, Any]]:
+    """config.json of a folder whose `signs` are all as they should be, and its body.
+
+    Raises:
+        CxrbenchError: the folder is another's, or has none.
+    """
+    file = folder / "config.json"
+    body = read_json(file) if file.is_file() else {}
+    if any(body.get(key) != value for key, value in signs.items()):
+        raise another(folder, wanted)
+    return file, body

@@ -23,6 +23,7 @@ Real weights of these models have never been run where this is developed. torch 
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -57,7 +58,7 @@ Asked = tuple[str, list[str]]
 """A question, and the names of what of the sample went into it."""
 
 
-class ReleasedModel:
+class ReleasedModel(ABC):
     """See the module, and `cxrbench.models.adapter.Adapter`."""
 
     name: ClassVar[str]
@@ -96,9 +97,9 @@ class ReleasedModel:
     # What a subclass gives.
 
     @classmethod
+    @abstractmethod
     def reference(cls, target: str) -> Preset:
         """The authors' settings for a target: called `reference`, or `documented` where they have no script."""
-        raise NotImplementedError
 
     @classmethod
     def trial(cls, places: Mapping[str, Path]) -> Mapping[str, str]:
@@ -109,29 +110,29 @@ class ReleasedModel:
         """Settings a converted checkpoint must not contradict."""
         return self.options.extra
 
+    @abstractmethod
     def network_class(self) -> Any:
         """The stock class, or a small subclass of it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def open_original(self, folder: Path) -> Opened:
         """Look at the authors' layout; `another` is the sentence for a folder that is not it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def full_size(self) -> Opened:
         """The published sizes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ask(self, sample: Sample) -> Asked | None:
         """The question for a sample, and what went into it; None where the sample lacks what the model needs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def wrap(self, question: str) -> str:
         """The exact prompt for a question that holds one image marker per image."""
-        raise NotImplementedError
 
+    @abstractmethod
     def transform(self) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
         """Grey pixels (H, W) to what the network takes, (3, h, w)."""
-        raise NotImplementedError
 
     @property
     def image_token(self) -> int:
@@ -307,9 +308,9 @@ class ReleasedModel:
         """The tokenizer of the checkpoint; overridden where its class is code in the checkpoint."""
         return read_tokenizer(folder, bos=self.bos)
 
+    @abstractmethod
     def tokens(self, prompt: str) -> list[int]:
         """Token ids of a prompt, images expanded."""
-        raise NotImplementedError
 
     def tensors(self, images: Sequence[NDArray[np.uint8]]) -> dict[str, Any]:
         """Further arguments of the network: pixel values (n, 3, h, w)."""

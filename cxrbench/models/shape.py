@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cxrbench.errors import CxrbenchError
@@ -67,6 +68,10 @@ class ShapeModel(ReleasedModel):
         from cxrbench.models.llava_net import PublishedLlava
 
         return PublishedLlava
+
+    def open_original(self, folder: Path) -> Opened:
+        """There is none: nobody published weights of a shape."""
+        raise CxrbenchError("a shape has no checkpoint", where="shape", fix="--model shape:NAME --load-format dummy")
 
     def full_size(self) -> Opened:
         """The configuration of the shape."""

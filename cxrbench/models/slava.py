@@ -18,7 +18,7 @@ from cxrbench.models.base import ModelCard
 from cxrbench.models.checkpoint import read_json
 from cxrbench.models.generation import MATCHED, Preset
 from cxrbench.models.keys import Drop, Row, heads_apart, to
-from cxrbench.models.recognise import another
+from cxrbench.models.recognise import config_of
 from cxrbench.models.released import NEVER_RUN, Asked, Opened, ReleasedModel
 from cxrbench.models.shards import Shards, find_files
 from cxrbench.models.tokens import around_images, cleaned
@@ -108,10 +108,7 @@ class Slava(ReleasedModel):
         """`config.json` of a LLaVA-Phi; everything else follows from it."""
         from transformers import CLIPVisionConfig, PhiConfig
 
-        file = folder / "config.json"
-        body = read_json(file) if file.is_file() else {}
-        if body.get("model_type") != "llava_phi":
-            raise another(folder, self.CARD.about)
+        file, body = config_of(folder, self.CARD.about, model_type="llava_phi")
         llava.refuse_markers(body, file)
         parts = llava.need(body, ("vision_config",), file)["vision_config"]
         tower, bridge = (llava.need(parts, (key,), file)[key] for key in ("vision_tower", "mm_projector"))

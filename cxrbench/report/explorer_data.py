@@ -22,7 +22,7 @@ from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.hashed_ids import hashed_id, reference_key
 from cxrbench.metrics.base import SCORED
 from cxrbench.report.explorer_marks import Entity, Stored, entities, stored_annotations
-from cxrbench.score_run import is_dummy, load_scores
+from cxrbench.scores import is_dummy, load_scores
 from cxrbench.store import RunFolder, differences
 from cxrbench.tables import read_samples
 from cxrbench.types import Access, Prediction, Sample

@@ -15,7 +15,7 @@ from cxrbench.config import Config
 from cxrbench.features.base import FeatureRequest, Resources
 from cxrbench.features.device import PRECISIONS
 from cxrbench.metrics.radgraph_f1 import LEVELS
-from cxrbench.score_run import Sources, read_summary, stored_contexts, with_store
+from cxrbench.scores import Sources, read_summary, stored_contexts, with_store
 from cxrbench.scoring import Chosen, make_metric
 from cxrbench.store import RunFolder
 

@@ -17,7 +17,7 @@ from cxrbench.data.samples import UNKNOWN, clusters_of
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.metrics.base import comparable
 from cxrbench.report.aggregate import Cell, Group, Paired, Run, Summary, Task, Triple
-from cxrbench.score_run import is_dummy, load_scores, read_summary
+from cxrbench.scores import is_dummy, load_scores, read_summary
 from cxrbench.stats import Table, bootstrap
 from cxrbench.store import RunFolder, differences, identity_hash
 from cxrbench.summary import Confidence, number, unanswered

@@ -20,7 +20,7 @@ from cxrbench.report.board_spec import BoardSpec, Source, TaskPart
 from cxrbench.report.gather import Progress, gather, unwatched
 from cxrbench.report.published import Published, read_published
 from cxrbench.report.ranks import Ranks, rank
-from cxrbench.score_run import is_dummy
+from cxrbench.scores import is_dummy
 from cxrbench.store import RunFolder, identity_hash, list_runs
 from cxrbench.summary import Confidence
 
