@@ -72,6 +72,11 @@ BUILTIN: Mapping[Kind, tuple[Entry, ...]] = {
             "chexpert-plus", "cxrbench.models.chexpert_plus:CheXpertPlus", "CheXpert Plus baselines, Swinv2 and BERT"
         ),
         Entry("shape", "cxrbench.models.shape:ShapeModel", "shape:NAME, given sizes with random weights, for speed"),
+        Entry(
+            "lm-eval",
+            "cxrbench.bridges.lm_eval_as_model:LmEvalModel",
+            "lm-eval:NAME,key=value, a model as lm-eval runs it",
+        ),
         Entry("openai", "cxrbench.models.openai:OpenAI", "openai:NAME, a model without weights behind a server"),
         Entry("demo", "cxrbench.models.demo:Demo", "a tiny LLaVA trained on phantom, shipped with cxrbench"),
         Entry("demo-regressed", "cxrbench.models.demo:DemoRegressed", "an earlier checkpoint of demo, clearly worse"),

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from cxrbench.cli import (
     assets,
+    bridges,
     cache,
     cite,
     compare,
@@ -89,6 +90,9 @@ app.command("cite")(cite.cite)
 app.add_typer(assets.app, name="assets")
 app.add_typer(cache.app, name="cache")
 app.add_typer(verify.app, name="verify")
+app.command("lm-eval", context_settings=bridges.LM_EVAL)(bridges.lm_eval)
+app.add_typer(bridges.export, name="export")
+app.add_typer(bridges.bring, name="import")
 
 
 def _version(wanted: bool) -> None:

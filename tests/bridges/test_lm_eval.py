@@ -1,0 +1,250 @@
+"""lm-eval 0.4.13 itself, both ways: our models and tasks in it, its models in our runs, its logs as predictions."""
+
+import json
+import warnings
+from types import SimpleNamespace
+
+import pytest
+
+from cxrbench.errors import CxrbenchError
+from tests.commands import cli  # noqa: F401  (a fixture)
+from tests.small_task import write_small
+
+pytest.importorskip("lm_eval")
+torch = pytest.importorskip("torch")
+
+# What lm-eval and the packages it brings say about themselves.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def summary_of(folder):
+    (file,) = folder.glob("runs/*/*/summary.json")
+    return json.loads(file.read_text())
+
+
+def evaluate(task, model, arguments, **options):
+    """`simple_evaluate` on the inline task, with our models registered as the launcher does it."""
+    from lm_eval import simple_evaluate
+
+    from cxrbench.bridges.lm_eval_export import register
+
+    register()
+    return simple_evaluate(
+        model=model, model_args=arguments, tasks=[task.config()], bootstrap_iters=0, batch_size=1, **options
+    )
+
+
+def same_numbers(view, found, summary):
+    """Every number of the task by lm-eval and by `cxrbench run`, to 1e-9."""
+    results = found["results"][view.name]
+    assert view.numbers()
+    for number in view.numbers():
+        key, name = number.split("/")
+        ours = summary["metrics"][key][name]["value"]
+        assert results[f"{number},cxrbench"] == pytest.approx(ours, abs=1e-9), number
+    return results
+
+
+def test_our_model_in_lm_eval_gives_the_numbers_of_a_run(cli, tmp_path):
+    from cxrbench.bridges.lm_eval_task import TaskView
+
+    task = write_small(tmp_path, test=12, extra="generation: {max_new_tokens: 160}\n")
+    code, _, err = cli("run", "--model", "demo", "--task", task, "--dtype", "fp32", "--replicates", 0)
+    assert code == 0, err
+    view = TaskView.find(str(task), values="all")
+    found = evaluate(view, "cxrbench", "model=demo,dtype=fp32,out=kept", log_samples=True)
+    results = same_numbers(view, found, summary_of(tmp_path))
+    assert results["scored,cxrbench"] == 12
+    ours = {
+        row["sample_id"]: row["text"]
+        for row in map(json.loads, next(tmp_path.glob("runs/*/*/predictions/0000.jsonl")).read_text().splitlines())
+    }
+    theirs = {row["doc"]["sample_id"]: row["resps"][0][0] for row in found["samples"][view.name]}
+    assert theirs == ours
+    # The run folder of `out` is a run like any other, and holds every answer.
+    assert cli("score", "kept", "--metrics", "bleu:raw", "--replicates", 0)[0] == 0
+
+
+def test_lm_evals_model_in_a_run_and_in_lm_eval_and_ours_agree(cli, tmp_path):
+    from cxrbench.bridges.lm_eval_task import TaskView
+    from tests.tiny_llava import make
+
+    folder = make(tmp_path / "tiny")
+    task = write_small(tmp_path, test=6, extra="generation: {max_new_tokens: 12}\n")
+    arguments = f"pretrained={folder},dtype=float32,device=cpu"
+    code, out, err = cli("run", "--model", f"lm-eval:hf-multimodal,{arguments}", "--task", task, "--replicates", 0)
+    assert code == 0, err
+    assert "scored 6 of 6" in out
+    summary = summary_of(tmp_path)
+    code, _, err = cli(
+        "run", "--model", f"hf:{folder}", "--task", task, "--dtype", "fp32", "--replicates", 0, "--out", "ours"
+    )
+    assert code == 0, err
+    (run,) = tmp_path.glob("runs/*/*")
+    theirs, ours = (
+        {row["sample_id"]: row for row in map(json.loads, (each / "predictions/0000.jsonl").read_text().splitlines())}
+        for each in (run, tmp_path / "ours")
+    )
+    assert {key: row["text"] for key, row in theirs.items()} == {key: row["text"] for key, row in ours.items()}
+    assert {key: row["prompt_tokens"] for key, row in theirs.items()} == {
+        key: row["prompt_tokens"] for key, row in ours.items()
+    }
+    assert {row["finish_reason"] for row in theirs.values()} == {"none"}
+    view = TaskView.find(str(task))
+    found = evaluate(view, "hf-multimodal", arguments, apply_chat_template=True, log_samples=False)
+    same_numbers(view, found, summary)
+
+
+def test_the_launcher_runs_an_exported_task_and_its_log_comes_back(cli, tmp_path):
+    task = write_small(tmp_path, test=6)
+    code, out, err = cli("export", "lm-eval", "theirs", "--task", task)
+    assert code == 0, err
+    assert (tmp_path / "theirs/cxrbench_small.yaml").exists()
+    words = "run --model cxrbench --model_args model=always-normal --tasks cxrbench_small --include_path theirs"
+    code, out, err = cli("lm-eval", *words.split(), "--output_path", "logs", "--log_samples", "--batch_size", 1)
+    assert code == 0, err
+    assert "bleu:raw/bleu_4" in out
+    (log,) = tmp_path.glob("logs/**/samples_*.jsonl")
+    code, out, err = cli("import", "lm-eval", log, "-o", "predictions.jsonl")
+    assert code == 0, err
+    assert "6 predictions" in out
+    replayed = ("run", "--model", "replay:predictions.jsonl", "--task", task, "--replicates", 0)
+    assert cli(*replayed, "--out", "again")[0] == 0
+    assert cli("run", "--model", "always-normal", "--task", task, "--replicates", 0, "--out", "first")[0] == 0
+    again, first = (
+        json.loads((tmp_path / name / "summary.json").read_text())["metrics"] for name in ("again", "first")
+    )
+    assert again == first
+
+
+def request(prompt, pictures, **settings):
+    arguments = (prompt, {"until": [], **settings}, {"visual": pictures})
+    return SimpleNamespace(args=arguments, doc={}, task_name="theirs", doc_id=0)
+
+
+def test_a_request_without_its_image_is_an_error():
+    from cxrbench.bridges.lm_eval_model import CxrbenchLM
+
+    with pytest.raises(CxrbenchError, match="names 1 images and carries 0"):
+        CxrbenchLM(model="demo").generate_until([request("<image>What is seen?", [])])
+
+
+def test_a_model_with_a_prompt_of_its_own_takes_no_other(tmp_path):
+    from PIL import Image
+
+    from cxrbench.bridges.lm_eval_model import CxrbenchLM
+
+    with pytest.raises(CxrbenchError, match="cannot take lm-eval's"):
+        CxrbenchLM(model="always-normal").generate_until([request("<image>Why?", [Image.new("L", (32, 32))])])
+
+
+def test_another_tasks_prompt_is_the_question_and_ends_where_it_says(tmp_path):
+    from PIL import Image
+
+    from cxrbench.bridges.lm_eval_model import CxrbenchLM
+    from tests.tiny_llava import make
+
+    folder = make(tmp_path / "tiny")
+    asked = [request("<image>Is there an effusion?", [Image.new("L", (40, 32), 90)], max_gen_toks=8)]
+    model = CxrbenchLM(model=f"hf:{folder}", dtype="fp32", device="cpu")
+    (whole,) = model.generate_until(asked)
+    assert whole
+    asked[0].args[1]["until"] = [whole[3:5]]
+    assert model.generate_until(asked) == [whole.split(whole[3:5])[0]]
+
+
+def test_settings_nobody_here_has_are_named():
+    from cxrbench.bridges.lm_eval_model import _generation
+
+    with pytest.raises(CxrbenchError, match="'typical_p' is not a generation setting"):
+        _generation(request("x", [], typical_p=0.2))
+    assert _generation(request("x", [], max_gen_toks=9, do_sample=False)) == {"max_new_tokens": 9, "temperature": 0.0}
+
+
+def test_failed_samples_are_not_scored_as_empty_reports(tmp_path):
+    from cxrbench.bridges.lm_eval_task import FailedAnswer, TaskView
+
+    view = TaskView.find(str(write_small(tmp_path, test=3)))
+    documents = list(view.dataset()["test"])
+    rows = view.rows([["Clear lungs."], [FailedAnswer("broken_image")], [""]], documents)
+    assert [row["bleu:raw"] is not None for row in rows] == [True, False, True]
+    scored = [view.process_results(doc, [row])["scored"] for doc, row in zip(documents, rows, strict=True)]
+    assert scored == [1.0, 0.0, 1.0]
+    with pytest.raises(CxrbenchError, match="where the rows of the filter"):
+        view.process_results(documents[0], ["a text"])
+
+
+def test_pictures_are_read_when_they_are_looked_at(tmp_path):
+    from cxrbench.bridges.lazy_image import LazyImage, lazy_image
+    from cxrbench.types import Image
+
+    file = tmp_path / "gone.png"
+    waiting = lazy_image(Image("1", str(file)))
+    assert isinstance(waiting, LazyImage)
+    with pytest.raises(CxrbenchError, match="cannot be read"):
+        waiting.convert("RGB")
+    from PIL import Image as Pillow
+
+    Pillow.new("L", (64, 48), 100).save(file)
+    assert lazy_image(Image("1", str(file))).size == (64, 48)
+    reduced = lazy_image(Image("1", str(file)), 32)
+    assert reduced.convert("RGB").size == (32, 24)
+    assert reduced.getpixel((3, 3)) == (100, 100, 100)
+
+
+def test_credentialed_data_reach_no_server_by_this_way(cli, tmp_path):
+    task = write_small(tmp_path, test=3, access="credentialed")
+    code, _, err = cli("run", "--model", "lm-eval:openai-chat-completions,model=x", "--task", task)
+    assert code == 2
+    assert "may send what it is given to a server" in err
+    code, _, err = cli("lm-eval", "run", "--tasks", "cxrbench_mimic-findings", "--wandb_args", "project=x")
+    assert code == 2
+    assert "sent to no service" in err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "no sample of lm-eval"),
+        ('{"doc": {}, "resps": []}', "no sample of lm-eval"),
+        ('{"doc": {"id": 1}, "resps": [["x"]]}', "no key 'sample_id'"),
+        ('{"doc": {"sample_id": 1}, "resps": [[[1.0, true]]]}', "the response is no text"),
+        ("", "no sample"),
+    ],
+)
+def test_a_log_that_is_none_is_refused(cli, tmp_path, line, said):
+    (tmp_path / "log.jsonl").write_text(line)
+    code, _, err = cli("import", "lm-eval", "log.jsonl", "-o", "out.jsonl")
+    assert code == 2
+    assert said in err
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_log_with_a_sample_twice_is_refused(cli, tmp_path):
+    row = '{"doc": {"sample_id": "a"}, "resps": [["x"]]}\n'
+    (tmp_path / "log.jsonl").write_text(row * 2)
+    assert "logged twice" in cli("import", "lm-eval", "log.jsonl", "-o", "out.jsonl")[2]
+
+
+def test_the_metric_table_of_lm_eval_has_no_stderr_it_cannot_have(tmp_path):
+    """Corpus numbers come without a standard error in lm-eval; intervals are `cxrbench score`'s."""
+    from cxrbench.bridges.lm_eval_task import TaskView
+
+    view = TaskView.find(str(write_small(tmp_path, test=3)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = evaluate(view, "cxrbench", "model=always-normal", log_samples=False)
+    assert found["results"][view.name]["bleu:raw/bleu_4_stderr,cxrbench"] == "N/A"
