@@ -109,6 +109,7 @@ BUILTIN: Mapping[Kind, tuple[Entry, ...]] = {
         Entry("crimson", "cxrbench.metrics.judged:CrimsonScore", "CRIMSON"),
         Entry("correctness-completeness-coherence", "cxrbench.metrics.judged:Axes", "three ratings 1-5"),
         Entry("judge", "cxrbench.metrics.judged:UserJudge", "judge:FILE, a rubric of yours"),
+        Entry("evaluate", "cxrbench.metrics.evaluate_module:EvaluateModule", "evaluate:FILE.py, a local module"),
     ),
     "features": (
         Entry("tokens", "cxrbench.metrics.tokens:Tokens", "prepared texts, words and n-gram counts of a convention"),

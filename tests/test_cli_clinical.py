@@ -151,7 +151,7 @@ def test_other_texts_and_other_weights_say_what_to_do(cli, scored_run, tmp_path)
 
 
 def test_every_metric_of_the_field_says_whom_to_cite():
-    ours = {"length", "distinct", "label-f1", "judge"}
+    ours = {"length", "distinct", "label-f1", "judge", "evaluate"}
     from cxrbench import registry
 
     for entry in registry.entries("metrics").values():

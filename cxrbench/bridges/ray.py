@@ -1,0 +1,123 @@
+"""`cxrbench run --launcher ray`: workers as Ray actors, on one machine or on the nodes of a cluster.
+
+Ray starts processes, tells when one is gone and finds a place for its successor; exactly-once is the run folder's
+(claims.py). What travels is the command line: ids and paths. Every node must see the run folder and the data under the
+same paths, and have the same cxrbench. Needs the extra `ray`.
+
+Plain actors and not Ray Data: in our trials Ray Data kept nothing of 60 % of a pipeline whose driver died.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.workers.supervise import Ended
+
+if TYPE_CHECKING:
+    from cxrbench.claims import Epoch
+
+
+def start_ray(address: str, workers: int) -> Any:
+    """Connect to a cluster, or start one of this machine with room for all workers (`local`); returns the module `ray`.
+
+    Raises:
+        CxrbenchError: Ray is not installed, or there is no cluster at the address.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise CxrbenchError(
+            "Ray is not installed", where="--launcher ray", fix="pip install 'cxrbench[ray]'"
+        ) from error
+    if ray.is_initialized():
+        return ray
+    quiet: dict[str, Any] = {"include_dashboard": False, "num_cpus": workers} if address == "local" else {}
+    # Ray reports the use of a cluster to its makers unless it is told not to before it starts.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    try:
+        ray.init(address=address, logging_level="ERROR", log_to_driver=False, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise CxrbenchError(
+            "there is no Ray cluster that answers", where=f"--ray-address {address}",
+            fix="ray status; --ray-address local starts one of this machine", code=Exit.INFRASTRUCTURE,
+        ) from error  # fmt: skip
+    return ray
+
+
+class _Worker:
+    """The actor: one worker process."""
+
+    def work(self, words: Sequence[str], folder: str, path: Sequence[str]) -> None:
+        """Run the command as a worker, in the folder it was typed in."""
+        from typer.main import get_command
+
+        os.chdir(folder)
+        sys.path.extend(each for each in path if each not in sys.path)
+        from cxrbench.cli.main import app
+
+        sys.argv = ["cxrbench", *words]
+        try:
+            get_command(app).main(list(words), prog_name="cxrbench", standalone_mode=False)
+        except CxrbenchError:
+            raise
+        except Exception as error:
+            # The message of a foreign exception may quote a report, and Ray prints and keeps messages.
+            raise CxrbenchError(
+                f"a worker broke off: {type(error).__name__}", fix="cxrbench --debug run --workers 1 ...",
+                code=Exit.INFRASTRUCTURE,
+            ) from None  # fmt: skip
+
+
+class Actors:
+    """A crew of Ray actors: one logical CPU each, and one GPU each where the cluster has GPUs."""
+
+    def __init__(self, words: Sequence[str], epoch: Epoch, address: str) -> None:
+        self._ray = start_ray(address, epoch.world)
+        self._words, self._epoch = tuple(words), epoch
+        gpus = 1 if self._ray.cluster_resources().get("GPU", 0) >= 1 else 0
+        # Whom to start again, and when to give up, the supervisor decides: a new actor must claim a new shard.
+        self._kind = self._ray.remote(_Worker).options(
+            num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0
+        )  # fmt: skip
+        self._running: dict[Any, tuple[int, Any]] = {}
+
+    def start(self, rank: int) -> None:
+        """Put an actor where there is room; it waits where there is none."""
+        actor = self._kind.remote()
+        words = [*self._words, "--as-worker", f"{rank}/{self._epoch.number}/ray"]
+        task = actor.work.remote(words, str(Path.cwd()), [each for each in sys.path if each])
+        self._running[task] = (rank, actor)
+
+    def ended(self) -> list[Ended]:
+        """Those whose task has come back, with or without its actor."""
+        if not self._running:
+            return []
+        ready, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0.05)
+        return [self._what_became(task, *self._running.pop(task)) for task in ready]
+
+    def _what_became(self, task: Any, rank: int, actor: Any) -> Ended:
+        errors = self._ray.exceptions
+        try:
+            self._ray.get(task)
+            return Ended(rank, "done")
+        except errors.RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, CxrbenchError) and not cause.what.startswith("stopped"):
+                return Ended(rank, "failed", error=cause)
+            return Ended(rank, "died", "it was asked to end" if isinstance(cause, CxrbenchError) else "its task broke")
+        except errors.RayError as error:
+            return Ended(rank, "died", type(error).__name__)
+        finally:
+            self._ray.kill(actor)  # gives back its place to those that wait
+
+    def stop(self) -> None:
+        """Kill what is left and leave the cluster."""
+        for _, actor in self._running.values():
+            self._ray.kill(actor)
+        self._running.clear()
+        self._ray.shutdown()
