@@ -70,3 +70,64 @@ def import_lm_eval(
 
     rows = import_log(log, out, id_key)
     typer.echo(f"{rows} predictions: {out}\nnext: cxrbench run --model replay:{out} --task TASK")
+
+
+@export.command("run")
+def export_run(
+    run: Annotated[str, typer.Argument(help="A run folder.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="FILE.csv, FILE.parquet, or a folder for datasets.", show_default=False)
+    ],
+) -> None:
+    """Write a run as one table: a row per sample with its texts, outcome, counts and numbers."""
+    from cxrbench.bridges.run_tables import write_table
+    from cxrbench.store import find_run
+
+    kind = {".csv": "csv", ".parquet": "parquet", "": "datasets"}.get(out.suffix.lower())
+    if kind is None:
+        raise CxrbenchError(
+            f"the form is told from the ending, and {out.suffix!r} is none", where=f"-o {out}",
+            fix="FILE.csv, FILE.parquet, or a folder's name",
+        )  # fmt: skip
+    if kind == "datasets":
+        _need("datasets", "evaluate")
+    rows = write_table(find_run(run), out, kind)
+    typer.echo(f"{rows} rows: {out}")
+
+
+@export.command("rexrank")
+def export_rexrank(
+    run: Annotated[str, typer.Argument(help="A run folder.", show_default=False)],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Submission file to write.", show_default=False)],
+    records: Annotated[
+        Path | None,
+        typer.Option(
+            "--records", help="ReXrank's own input file, whose records are kept.", exists=True, dir_okay=False
+        ),
+    ] = None,
+) -> None:
+    """Write a run as ReXrank's submission JSON."""
+    from cxrbench.bridges import run_tables
+    from cxrbench.store import find_run
+
+    given, left = run_tables.export_rexrank(find_run(run), out, records)
+    typer.echo(f"{given} studies with a prediction, {left} without: {out}")
+
+
+@bring.command("rexrank")
+def import_rexrank(
+    file: Annotated[Path, typer.Argument(help="A submission: study id -> record.", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Predictions file to write.", show_default=False)],
+    reference: Annotated[
+        str | None,
+        typer.Option("--reference", help="Take the reference along: findings, impression, report.", show_default=False),
+    ] = None,
+) -> None:
+    """Make a predictions file of ReXrank's submission JSON; `run --model replay:FILE` then makes it a run."""
+    from cxrbench.bridges import run_tables
+
+    if reference is not None and reference not in run_tables.TEXTS:
+        raise CxrbenchError(f"--reference cannot be {reference!r}", fix=f"one of: {', '.join(run_tables.TEXTS)}")
+    rows, left = run_tables.import_rexrank(file, out, reference)
+    typer.echo(f"{rows} predictions, {left} records without one: {out}")
+    typer.echo(f"next: cxrbench run --model replay:{out} --task iu-findings-rexrank")
