@@ -119,7 +119,7 @@ def _metrics() -> Any:
         for number, (preset, about) in enumerate(metric.presets.items()):
             first = number == 0
             star = " (default)" if preset == metric.default_preset else ""
-            reason = "needs --judge" if metric.judge else metric(preset).ready()
+            reason = "needs --judge" if metric.judge else "needs a file" if preset == "FILE" else metric(preset).ready()
             said = about + (f"\n[{reason}]" if reason else "")
             made.add_row(entry.name if first else "", preset + star, said, _shorten(values) if first else "")
     return made

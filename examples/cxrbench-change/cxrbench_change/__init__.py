@@ -1,0 +1,1 @@
+"""An example package: what it declares in pyproject.toml, `cxrbench list` shows."""
