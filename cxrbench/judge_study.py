@@ -239,7 +239,8 @@ def planted_study(
     """Sensitivity profile and agreement with the number of planted errors, over `count` phantom studies.
 
     `profile[metric][kind]`: n, mean loss of quality against the untouched report (in the metric's own unit, positive:
-    worse), its interval (patients resampled), and `moved`, the share of reports whose value changed at all.
+    worse), its interval (patients resampled), and `moved`, the share of reports whose value changed at all. The last
+    kind is another patient's report in its place.
     """
     items = planted.profile_items(count, seed=seed)
     graded = planted.graded_items(count, seed=seed)
@@ -273,8 +274,11 @@ def planted_study(
         }
         for each in found
     }
-    return {"n": len(together), "cases": len(set(patients)), "ci_level": level, "kinds": list(planted.KINDS),
-            "profile": profile, "metrics": metrics, "not_scored": left, "notes": notes}  # fmt: skip
+    return {
+        "n": len(together), "cases": len(set(patients)), "ci_level": level,
+        "kinds": [*planted.KINDS, planted.STRANGER], "profile": profile, "metrics": metrics, "not_scored": left,
+        "notes": notes,
+    }  # fmt: skip
 
 
 def _profile(
@@ -288,7 +292,7 @@ def _profile(
 ) -> dict[str, Any]:
     untouched = {each.study.study_id: quality[i] for i, each in enumerate(items) if not each.kind}
     out: dict[str, Any] = {}
-    for kind in planted.KINDS:
+    for kind in (*planted.KINDS, planted.STRANGER):
         chosen = [i for i, each in enumerate(items) if each.kind == kind]
         loss = np.array([untouched[items[i].study.study_id] - quality[i] for i in chosen])
         known = np.isfinite(loss)

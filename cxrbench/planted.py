@@ -31,6 +31,10 @@ _FINDING = re.compile(
 _DENIED = re.compile(
     r"\b(no|not|without|resolved|resolution|removed|removal|no longer|normal|intact|clear)\b", re.IGNORECASE
 )
+_COUNTED = re.compile(r"(effusion|pneumothorax|consolidation|opacity|nodule|mass|fracture)$")
+"""Findings that are stated with an article."""
+_SEVERAL = re.compile(r"\b(and|or|change)\b")
+"""What makes a denial say more than that one finding is absent."""
 _COMPARED = re.compile(
     r"\s*(?:,? (?:progressed|improved) from the prior study|since the prior study|compared with the prior study"
     r"|in the interval|without interval change)\b",
@@ -96,10 +100,21 @@ def _comparison(sentence: str, text: str) -> str | None:
 def _negation(sentence: str, text: str) -> str | None:
     """A denial becomes a finding, a finding a denial."""
     denied = re.fullmatch(r"(?:There is no|No evidence of|No) ([a-z ]+?)(?: is seen)?\.", sentence)
-    if denied is not None and _FINDING.search(denied[1]):
-        return f"There is {denied[1]}."
+    if denied is not None and _FINDING.search(denied[1]) and not _SEVERAL.search(denied[1]):
+        return f"There is {_with_article(denied[1])}."
     stated = re.fullmatch(r"There is an? ([a-z ]+)\.", sentence)
     return f"There is no {stated[1]}." if stated is not None and _positive(sentence) else None
+
+
+def _with_article(finding: str) -> str:
+    """As one would state it.
+
+    >>> _with_article("acute fracture"), _with_article("pulmonary edema")
+    ('an acute fracture', 'pulmonary edema')
+    """
+    if _COUNTED.search(finding) is None:
+        return finding
+    return f"{'an' if finding[0] in 'aeiou' else 'a'} {finding}"
 
 
 def _paraphrase(sentence: str, text: str) -> str | None:
@@ -132,6 +147,8 @@ KINDS = (
     "paraphrase",
 )
 HARMLESS = "paraphrase"
+STRANGER = "other report"
+"""No edit but another patient's report in its place: what a metric loses at most, and the unit losses are drawn in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +182,13 @@ def _affirmed(text: str) -> str:
 
 
 def profile_items(count: int, *, seed: int = 0) -> list[Planted]:
-    """Of `count` phantom studies: each report as it is (kind ""), and once with each kind of change it has room for."""
+    """Of `count` phantom studies: each report as it is (kind ""), with each kind of change it can have, and replaced.
+
+    The last is `STRANGER`, the next report of another patient.
+    """
     items = []
-    for number, study in enumerate(studies("test", count, seed=seed)):
+    drawn = list(studies("test", count, seed=seed))
+    for number, study in enumerate(drawn):
         text = study.sections.get("findings", "")
         if not text:
             continue
@@ -176,7 +197,16 @@ def profile_items(count: int, *, seed: int = 0) -> list[Planted]:
             made = plant(text, kind, Stream(7101, seed, number, place))
             if made is not None and made != text:
                 items.append(Planted(study, kind, made, int(kind != HARMLESS)))
+        other = _stranger(study, [*drawn[number + 1 :], *drawn[:number]])
+        if other:
+            items.append(Planted(study, STRANGER, other, 1))
     return items
+
+
+def _stranger(study: Study, following: Sequence[Study]) -> str:
+    """The first report that is of another patient and says something else; "" where there is none."""
+    others = (each.sections.get("findings", "") for each in following if each.patient_id != study.patient_id)
+    return next((text for text in others if text and text != study.sections["findings"]), "")
 
 
 def graded_items(count: int, *, most: int = 3, seed: int = 0) -> list[Planted]:

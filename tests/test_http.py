@@ -331,7 +331,8 @@ def test_every_request_is_answered_once_or_listed_as_failed(retries, rate):
         else:
             assert one.text == f"Report of sample {number}."
             assert given[f"sample {number}"] >= 1
-    assert asked.client.budget.requests == len(server.heard) == sum(one.attempts for one in found.values())
+    # An attempt may time out before its request is whole, on a machine that does something else meanwhile.
+    assert len(server.heard) <= asked.client.budget.requests == sum(one.attempts for one in found.values())
     assert asked.client.budget.answered == 400 - len(failed)
     assert asked.client.stopped is None
     assert len(failed) == 0 if retries == 9 else 0 < len(failed) < 300

@@ -19,7 +19,10 @@ def judge_study(
         Path | None, typer.Argument(help="File or folder of ratings; none: planted errors.", show_default=False)
     ] = None,
     form: Annotated[
-        str | None, typer.Option("--format", help="radpref, rexval or table (CSV).", show_default=False)
+        str | None, typer.Option("--format", help="radpref, rexval, radevalx or table (CSV).", show_default=False)
+    ] = None,
+    blank: Annotated[
+        float | None, typer.Option("--blank", min=0, help="What RadEvalX's empty counts are taken for.")
     ] = None,
     metrics: opt.Metrics = None,
     studies: Annotated[int, typer.Option("--studies", min=5, help="Phantom studies to plant errors into.")] = 100,
@@ -31,6 +34,9 @@ def judge_study(
     device: Annotated[str, typer.Option("--device", help="Of annotators: auto, cpu, cuda, cuda:N.")] = "auto",
     precision: opt.Precision = "fp32",
     out: Annotated[Path | None, typer.Option("--out", help="Write the JSON here too.", show_default=False)] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw the sensitivity profile here (SVG).", show_default=False)
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print tables in Markdown.")] = False,
     json_output: opt.Json = False,
     judge: judging.JudgeName = None,
@@ -61,78 +67,109 @@ def judge_study(
     # Planted errors stand in phantom reports, which are nobody's.
     of: Any = access if data is not None else "open"
     resources = judging.with_judge(opt.resources(config, device, precision), wish, of)
+    _refuse_unused(data, form, blank, plot)
     with stages() as report:
         if data is None:
-            if form is not None:
-                raise CxrbenchError("--format is of a file", where=f"--format {form}", fix="name the file")
             found = planted_study(studies, named, resources, replicates=replicates, seed=seed, progress=report)
         else:
-            rated = _load(data, form)
+            rated, told = _load(data, form, blank)
             found = study(rated, named, resources, replicates=replicates, seed=seed, progress=report)
+            found["notes"] = [*told, *found["notes"]]
     text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
-    if out is not None:
-        from cxrbench.atomic import write_atomic
-
-        write_atomic(out, text.encode())
+    _write(found, text, out, plot)
     if json_output:
         typer.echo(text, nl=False)
     else:
-        _show(found, markdown=markdown)
+        _show(found, markdown=markdown, intervals=replicates > 0)
     for key, reason in found["not_scored"].items():
         typer.echo(f"incomplete: {key}: {reason}", err=True)
     if found["not_scored"]:
         raise typer.Exit(Exit.UNDECIDED)
 
 
-def _load(data: Path, form: str | None) -> list[Any]:
-    from cxrbench.judge_study_data import LOADERS
+def _refuse_unused(data: Path | None, form: str | None, blank: float | None, plot: Path | None) -> None:
+    """Raise for an option that would do nothing: of a file without one, or of planted errors with one."""
+    if data is None and (form is not None or blank is not None):
+        flag = "--format" if form is not None else "--blank"
+        raise CxrbenchError(f"{flag} is of a file", where=flag, fix="name the file")
+    if data is not None and plot is not None:
+        raise CxrbenchError("--plot draws planted errors, not ratings", where="--plot", fix="leave the file out")
 
-    if form not in LOADERS:
+
+def _write(found: Mapping[str, Any], text: str, out: Path | None, plot: Path | None) -> None:
+    from cxrbench.atomic import write_atomic
+
+    if out is not None:
+        write_atomic(out, text.encode())
+    if plot is not None:
+        from cxrbench.report.sensitivity import draw
+
+        write_atomic(plot, draw(found).encode())
+
+
+def _load(data: Path, form: str | None, blank: float | None) -> tuple[list[Any], list[str]]:
+    from cxrbench.judge_study_data import FORMATS, read
+
+    if form not in FORMATS:
         raise CxrbenchError(
             f"{form!r} is no format" if form else "the format of the ratings is not named",
             where="--format",
-            fix=f"one of: {', '.join(LOADERS)}",
+            fix=f"one of: {', '.join(FORMATS)}",
         )
-    return LOADERS[form](data)
+    return read(form, data, blank)
 
 
 def _cell(found: Mapping[str, Any] | None) -> str:
     if found is None or found.get("value") is None:
         return "-"
     ci = found.get("ci")
-    return f"{found['value']:.3f}" + (f" [{ci[0]:.3f}, {ci[1]:.3f}]" if ci else "")
+    return f"{found['value']:.3f}" + (f"\n[{ci[0]:.3f}, {ci[1]:.3f}]" if ci else "")
 
 
-def _show(found: Mapping[str, Any], *, markdown: bool) -> None:
-    typer.echo(f"{found['n']} reports of {found['cases']} cases; intervals {found['ci_level']:.0%}, cases resampled")
+def _show(found: Mapping[str, Any], *, markdown: bool, intervals: bool) -> None:
+    how = f"intervals {found['ci_level']:.0%}, cases resampled" if intervals else "no intervals"
+    typer.echo(f"{found['n']} reports of {found['cases']} cases; {how}")
     for note in found["notes"]:
         typer.echo(f"  {note}")
     if "profile" in found:
         typer.echo("\nLoss by planted change (positive: the metric calls it worse; share of reports moved)")
-        heads = ["metric", *found["kinds"]]
-        losses = [[key, *(_loss(kinds[kind]) for kind in found["kinds"])] for key, kinds in found["profile"].items()]
-        _table(heads, losses, markdown=markdown)
+        typer.echo(profile_table(found, markdown=markdown), nl=False)
     typer.echo("\nAgreement (1 is perfect, whichever way either side runs)")
     rows = [
-        [key, target, str(each["n"]), *(_cell(each.get(name)) for name in ("tau_b", "pearson", "ranking"))]
+        [_lines(key), target, str(each["n"]), *(_cell(each.get(name)) for name in ("tau_b", "pearson", "ranking"))]
         for key, body in found["metrics"].items()
         for target, each in body["targets"].items()
     ]
-    _table(["metric", "against", "n", "Kendall tau-b", "Pearson r", "ranking accuracy"], rows, markdown=markdown)
+    heads = ["metric", "against", "n", "Kendall tau-b", "Pearson r", "ranking accuracy"]
+    typer.echo(_table(heads, rows, markdown=markdown, gap=2), nl=False)
+
+
+def profile_table(found: Mapping[str, Any], *, markdown: bool) -> str:
+    """The losses of `planted_study` as a table; docs/judges.md has it in Markdown (tools/judge_profile.py)."""
+    heads = ["metric", *(_lines(kind) for kind in found["kinds"])]
+    rows = [[_lines(key), *(_loss(kinds[kind]) for kind in found["kinds"])] for key, kinds in found["profile"].items()]
+    return _table(heads, rows, markdown=markdown, gap=1)
+
+
+def _lines(name: str) -> str:
+    """A metric and its value, or a change of two words, one above the other: eight columns fit into 100."""
+    return name.replace(" ", "\n", 1)
 
 
 def _loss(found: Mapping[str, Any]) -> str:
-    return "-" if found["loss"] is None else f"{found['loss']:+.3f} ({found['moved']:.0%})"
+    return "-" if found["loss"] is None else f"{found['loss']:+.3f}\n({found['moved']:.0%})"
 
 
-def _table(heads: list[str], rows: list[list[str]], *, markdown: bool) -> None:
+def _table(heads: list[str], rows: list[list[str]], *, markdown: bool, gap: int) -> str:
     if markdown:
-        for row in (heads, ["---"] * len(heads), *rows):
-            typer.echo(f"| {' | '.join(row)} |")
-        return
+        lines = (" | ".join(row).replace("\n", " ") for row in (heads, ["---"] * len(heads), *rows))
+        return "".join(f"| {line} |\n" for line in lines)
     from cxrbench.cli.show import console, table, whole
 
-    made = table(heads, right=range(1, len(heads)))
+    made = table(heads, right=range(1, len(heads)), gap=gap)
     for row in rows:
         made.add_row(*row)
-    console().print(whole(made), soft_wrap=True)
+    screen = console()
+    with screen.capture() as captured:
+        screen.print(whole(made), soft_wrap=True)
+    return captured.get()

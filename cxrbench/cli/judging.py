@@ -75,10 +75,11 @@ def judge_of(wish: Wish | None, access: Access, resources: Resources) -> Judge |
     """The judge, with the guard asked for the access of these data; None where none is named."""
     if wish is None:
         return None
+    from cxrbench.engines.chat import Chat
     from cxrbench.judges.build import build
 
     trusted = resources.config.trusted_endpoints if resources.config is not None else {}
-    return build(wish, access, trusted, resources.device)
+    return build(wish, access, trusted, resources.device, Chat)
 
 
 def with_judge(resources: Resources, wish: Wish | None, access: Access) -> Resources:

@@ -92,7 +92,7 @@ class Asker(Protocol):
 
 @dataclass(slots=True)
 class Usage:
-    """What answers took, those of the store included; `asked` counts those asked for now."""
+    """What answers took, those of the store included; `asked` counts those asked for now, `failures` failed calls."""
 
     used: int = 0
     asked: int = 0

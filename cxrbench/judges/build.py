@@ -12,13 +12,15 @@ from cxrbench.http_endpoint import open_endpoint, read_key
 from cxrbench.http_limits import Budget, Policy, Prices
 from cxrbench.judges.ask import Asker
 from cxrbench.judges.engine import Judge
-from cxrbench.judges.local import LocalJudge
+from cxrbench.judges.local import LocalJudge, Opener
 from cxrbench.judges.replay import ReplayJudge
 from cxrbench.judges.rubric import Rubric, read_rubric
 from cxrbench.judges.server import ServerJudge
 from cxrbench.types import Access
 
+ENGINE = "engine"
 SETTINGS: Mapping[str, str] = {
+    ENGINE: "of a local judge: transformers (the usual one), slots or vllm",
     "key_env": "the environment variable that holds the key; without it none is sent",
     "revision": "what you know the served model by; another one is another judge",
     "structured": "auto, yes, no: whether the rubric's JSON schema is sent",
@@ -48,7 +50,7 @@ class Wish:
     settings: Mapping[str, str] | None = None
 
 
-def build(wish: Wish, access: Access, trusted: Mapping[str, str], device: str) -> Judge:
+def build(wish: Wish, access: Access, trusted: Mapping[str, str], device: str, opener: Opener) -> Judge:
     """Make the judge; nothing is sent and no model is loaded.
 
     Args:
@@ -56,31 +58,40 @@ def build(wish: Wish, access: Access, trusted: Mapping[str, str], device: str) -
         access: of the data that will be judged.
         trusted: `Config.trusted_endpoints`.
         device: of a local judge.
+        opener: opens the folder of a local judge; `engines.chat.Chat`.
 
     Raises:
         CxrbenchError: a judge or a setting that is not known, a URL the guard refuses, a rubric that is wrong.
     """
     if wish.repeats < 1:
         raise CxrbenchError("there must be at least one repeat", where=f"--judge-repeats {wish.repeats}")
-    return Judge(_asker(wish, access, trusted, device), wish.repeats, _rubrics(wish.rubrics))
+    return Judge(_asker(wish, access, trusted, device, opener), wish.repeats, _rubrics(wish.rubrics))
 
 
-def _asker(wish: Wish, access: Access, trusted: Mapping[str, str], device: str) -> Asker:
+def _asker(wish: Wish, access: Access, trusted: Mapping[str, str], device: str, opener: Opener) -> Asker:
     kind, _, argument = wish.name.partition(":")
     if kind not in ("openai", "local", "replay") or not argument:
         raise CxrbenchError(f"{wish.name!r} is no judge", where="--judge", fix=FORMS)
     settings = wish.settings or {}
     for name in settings:
         if name not in SETTINGS:
-            raise CxrbenchError(f"the setting {name!r} is not known{suggest(name, SETTINGS)}", where="--judge-set")
+            raise CxrbenchError(
+                f"the setting {name!r} is not known{suggest(name, SETTINGS)}",
+                where="--judge-set",
+                fix=f"one of: {', '.join(SETTINGS)}",
+            )
+    if kind != "local" and ENGINE in settings:
+        raise CxrbenchError(f"--judge {kind}: has no engine", where="--judge-set engine=", fix="leave it out")
     if kind == "openai":
         return _server(argument, wish, settings, access, trusted)
     given = {"--judge-url": wish.url, "--max-requests": wish.max_requests, "--max-cost": wish.max_cost}
-    given |= {f"--judge-set {name}": value for name, value in settings.items()}
+    given |= {f"--judge-set {name}": value for name, value in settings.items() if name != ENGINE}
     for flag, value in given.items():
         if value is not None:
             raise CxrbenchError(f"{flag} is for a judge behind a server", where=flag, fix="leave it out")
-    return LocalJudge(Path(argument), device) if kind == "local" else ReplayJudge(Path(argument))
+    if kind == "local":
+        return LocalJudge(Path(argument), settings.get(ENGINE, "transformers"), device, opener)
+    return ReplayJudge(Path(argument))
 
 
 def _server(

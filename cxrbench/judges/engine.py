@@ -24,6 +24,8 @@ from cxrbench.judges.rubric import Rubric, built_in
 from cxrbench.judges.store import JudgeStore, Stored
 
 UNREADABLE = "unreadable"
+_TOLD = 4
+"""Reasons of failed calls that are told; each sample's own stands in scores/."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +135,16 @@ def _ask(
     def answered(number: int, reply: Reply) -> None:
         key = keys[number]
         if reply.text is None:
-            usage.failures[reply.outcome] = usage.failures.get(reply.outcome, 0) + 1
-            found[key] = Judged(None, f"{PENDING}: {reply.detail or reply.outcome}")
+            why = reply.detail or reply.outcome
+            usage.failures[why] = usage.failures.get(why, 0) + 1
+            found[key] = Judged(None, f"{PENDING}: {why}")
         else:
             made = _stored(reply, about[number])
             judged = _read(made, read)
             store.put(key, replace(made, readable=judged.value is not None))
             _count(usage, made, asked=True)
             if judged.value is None:
-                usage.failures[UNREADABLE] = usage.failures.get(UNREADABLE, 0) + 1
+                usage.failures[judged.reason] = usage.failures.get(judged.reason, 0) + 1
             found[key] = judged
         judge.watch("asking the judge", next(done), len(prompts))
 
@@ -179,10 +182,19 @@ def _stored(reply: Reply, about: str) -> Stored:
 def _read(answer: Stored, read: Parser) -> Judged:
     """The answer parsed. A verdict is any object but None; parsers give none."""
     try:
-        return Judged(read(answer.text))
+        return Judged(read(concluded(answer.text)))
     except Unreadable as error:
         cut = ", cut off by the length cap" if answer.finish_reason == "length" else ""
         return Judged(None, f"{UNREADABLE}: {error}{cut}")
+
+
+def concluded(text: str) -> str:
+    """What follows a model's thinking aloud: drafts of an answer stand there, in the form of answers.
+
+    >>> concluded('<think>{"better": "A"}? No.</think>{"better": "B"}')
+    '{"better": "B"}'
+    """
+    return text.rpartition("</think>")[2].lstrip() if "</think>" in text else text
 
 
 def _count(usage: Usage, answer: Stored, *, asked: bool) -> None:
@@ -217,8 +229,11 @@ def told(judge: Judge, tag: str) -> list[str]:
         several = "; the model behind the name has changed meanwhile" if len(usage.served) > 1 else ""
         lines.append(f"served by {named}{several}")
     if usage.failures:
-        failed = ", ".join(f"{times} {name}" for name, times in Counter(usage.failures).most_common())
+        most = Counter(usage.failures).most_common()
+        failed = "; ".join(f"{times} {why}" for why, times in most[:_TOLD])
+        if len(most) > _TOLD:
+            failed += f"; {sum(times for _, times in most[_TOLD:])} for other reasons"
         stopped = judge.asker.stopped()
-        why = f" ({stopped})" if stopped else ""
+        why = f" ({stopped})" if stopped and stopped not in failed else ""
         lines.append(f"calls that failed: {failed}{why}; the same command asks for these again")
     return lines

@@ -17,8 +17,13 @@ from cxrbench.judges.rubric import Category, Rubric
 
 STATUSES = ("entailment", "neutral", "contradiction")
 AXES = ("correctness", "completeness", "coherence")
+LONGEST = 50_000
+"""Characters of an answer: ten times what the rubrics let a judge write."""
+
 LARGEST = 1000
 """A count above this is a slip of the judge, not a count."""
+GREATEST = 1e15
+"""A number without a bound of its own is at most this: beyond it, whole numbers are not told apart."""
 
 
 class Unreadable(Exception):  # noqa: N818 - not an error of the user's
@@ -29,10 +34,21 @@ Parser = Callable[[str], Any]
 
 
 def parser_of(rubric: Rubric) -> Parser:
-    """The parser a rubric names."""
+    """The parser a rubric names; an answer of more than `LONGEST` characters is none."""
     if rubric.parser == "values":
-        return lambda text: values(text, rubric.categories)
-    return _PARSERS[rubric.parser]
+        return bounded(lambda text: values(text, rubric.categories))
+    return bounded(_PARSERS[rubric.parser])
+
+
+def bounded(parse: Parser) -> Parser:
+    """The same parser for answers of a length that a judge writes: searching one without end takes for ever."""
+
+    def read(text: str) -> Any:
+        if len(text) > LONGEST:
+            raise Unreadable(f"the answer has more than {LONGEST:,} characters")
+        return parse(text)
+
+    return read
 
 
 def json_object(text: str) -> dict[str, Any]:
@@ -48,15 +64,18 @@ def json_object(text: str) -> dict[str, Any]:
     for match in re.finditer(r"\{", text):
         try:
             found, _ = decoder.raw_decode(text, match.start())
-        except (ValueError, RecursionError):
+        except ValueError:
             continue
+        except RecursionError:  # what is nested in it is nested too deeply as well, and would be tried brace by brace
+            break
         if isinstance(found, dict):
             return found
     raise Unreadable("no JSON object in the answer")
 
 
 def _count(value: object, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or not 0 <= value < LARGEST:
+    # The bounds first: JSON knows NaN and Infinity, which are no whole numbers and no other.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LARGEST or value != int(value):
         raise Unreadable(f"{what} is not a count")
     return int(value)
 
@@ -65,7 +84,10 @@ def _count(value: object, what: str) -> int:
 
 
 _SIDES = ("clinically_significant", "clinically_insignificant")
-_SIDE = re.compile(r"clinically\s+(significant|insignificant)\s+errors[^\[\n]*:\s*\[(.*?)\]", re.IGNORECASE | re.DOTALL)
+_SIDE = re.compile(
+    r"clinically\s+(significant|insignificant)\s+errors[^\[\n]{0,200}:\s{0,20}\[(.{0,2000}?)\]",
+    re.IGNORECASE | re.DOTALL,
+)
 _TUPLE = re.compile(r"\(\s*['\"]?([A-Fa-f])['\"]?\s*,\s*([0-9]+)\s*\)")
 
 
@@ -224,7 +246,11 @@ def _named_numbers(text: str, names: Sequence[str]) -> Mapping[str, object]:
     except Unreadable:
         found: dict[str, object] = {}
         for name in names:
-            pattern = rf"^\W*{re.escape(name)}\W*[:=]\W*(-?[0-9]+(?:\.[0-9]+)?)(?:\s*/\s*[0-9]+)?\W*$"
+            # Marks around a name are few; without bounds, lines of nothing but marks would be searched for ever.
+            pattern = (
+                rf"^\W{{0,20}}{re.escape(name)}\W{{0,20}}[:=]\W{{0,20}}(-?[0-9]{{1,300}}(?:\.[0-9]{{1,300}})?)"
+                r"(?:\s{0,20}/\s{0,20}[0-9]{1,300})?\W{0,20}$"
+            )
             said = re.findall(pattern, text, re.IGNORECASE | re.MULTILINE)
             if len(said) == 1:
                 found[name] = float(said[0])
@@ -239,7 +265,7 @@ def values(text: str, categories: Sequence[Category]) -> dict[str, float]:
         number = given.get(each.name)
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise Unreadable(f"no number for {each.name}")
-        low, high = each.low, each.high if each.high is not None else float("inf")
+        low, high = each.low, each.high if each.high is not None else GREATEST
         if not low <= number <= high or (each.whole and number != int(number)):
             raise Unreadable(f"{each.name} is out of bounds, or no whole number")
         found[each.name] = float(number)

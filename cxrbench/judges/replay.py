@@ -48,7 +48,7 @@ class ReplayJudge:
             strange = set(row) - _KEYS
             place = (row["sample_id"], row.get("rubric", ""), row.get("repeat", 0), row.get("part", ""))
             text = row["text"]
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             strange, place, text = set(), ("", "", 0, ""), None
         right = isinstance(text, str) and [type(each) for each in place] == [str, str, int, str] and place[0]
         if strange or not right:

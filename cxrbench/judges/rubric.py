@@ -73,7 +73,7 @@ class Settings(_Part):
 class Rubric(_Part):
     """A rubric file. The conversation is `role`, `examples` and `task`, or word for word `turns`.
 
-    `output` is a JSON schema, sent where the server takes one. `words` cuts each report to so many words. With parser
+    `output` is a JSON schema, see `schema_sent`. `words` cuts each report to so many words. With parser
     `values` the numbers are `categories` and the score is the expression `score` over their names; `undefined` is the
     score where it divides by zero.
     """
@@ -119,6 +119,14 @@ class Rubric(_Part):
         """First 8 hex digits of SHA-256 over everything in the file."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    @property
+    def schema_sent(self) -> dict[str, Any] | None:
+        """What a server that takes a schema is sent: `output`, or with parser `values` an object of the categories."""
+        if self.output is not None or self.parser != "values":
+            return self.output
+        numbers = {each.name: {"type": "integer" if each.whole else "number"} for each in self.categories}
+        return {"type": "object", "additionalProperties": False, "required": list(numbers), "properties": numbers}
 
     @property
     def tag(self) -> str:

@@ -73,7 +73,7 @@ class ServerJudge:
         client = Client(self.endpoint, self.policy, self.budget, self._key)
         with Server(client) as server:
             waiting = list(range(len(prompts)))
-            if self._takes_schema is None and prompts[0].rubric.output is not None:
+            if self._takes_schema is None and prompts[0].rubric.schema_sent is not None:
                 self._try_schema(server, prompts, waiting, answered)
             calls = (self._call(prompts[number]) for number in waiting)
             server.each(calls, lambda place, answer: answered(waiting[place], self._reply(answer)))
@@ -101,8 +101,9 @@ class ServerJudge:
             self.limit_key: longest,
             **settings,
         }
-        if prompt.rubric.output is not None and self._takes_schema is not False:
-            body["response_format"] = _response_format(prompt.rubric.name, prompt.rubric.output)
+        schema = prompt.rubric.schema_sent
+        if schema is not None and self._takes_schema is not False:
+            body["response_format"] = _response_format(prompt.rubric.name, schema)
         sent = encode(body)
         return Call(sent, len(sent) // BYTES_PER_TOKEN, longest)
 

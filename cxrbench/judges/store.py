@@ -8,6 +8,7 @@ answers that could be read count as done; others are kept to be looked at and ar
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.privacy import claim_folder, private_file
@@ -68,6 +70,7 @@ class JudgeStore:
 
     def _prepare(self) -> None:
         # A commit outlives the process that made it, though not a power cut: then its requests are asked again.
+        self._base.execute("PRAGMA trusted_schema = OFF")  # a file from elsewhere may bring views and triggers
         self._base.execute("PRAGMA journal_mode = WAL")
         self._base.execute("PRAGMA synchronous = NORMAL")
         (version,) = self._base.execute("PRAGMA user_version").fetchone()
@@ -93,8 +96,17 @@ class JudgeStore:
                 marks = ",".join("?" * len(part))
                 query = f"SELECT key, {', '.join(_COLUMNS)} FROM answer WHERE key IN ({marks})"  # noqa: S608
                 for key, text, readable, *rest in self._base.execute(query, part):
+                    if not isinstance(text, str):
+                        raise sqlite3.DatabaseError("an answer that is no text")
                     found[key] = Stored(text, bool(readable), *rest)
         return found
+
+    def askers(self, tags: Sequence[str]) -> list[dict[str, Any]]:
+        """The identities of all who were asked by rubrics with these tags, each once, in the order of their text."""
+        with self._telling():
+            rows = [json.loads(about) for (about,) in self._base.execute("SELECT DISTINCT about FROM answer")]
+        found = {json.dumps(row["who"], sort_keys=True): row["who"] for row in rows if row["rubric"] in tags}
+        return [found[text] for text in sorted(found)]
 
     def put(self, key: bytes, answer: Stored) -> None:
         """Keep an answer; one that could not be read gives way."""

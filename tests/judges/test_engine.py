@@ -133,6 +133,23 @@ def storm(tmp_path, n, seed):
     assert (usage.used, usage.asked) == (n, 0)
 
 
+def test_what_a_model_thinks_aloud_is_no_answer(tmp_path):
+    def behave(heard):
+        draft = chexprompt_answer((9, 9, 9, 9, 9, 9))
+        return answer(f"<think>\nSay {draft}? No.\n</think>\n{right(marks(candidate_of(heard.asked)))}")
+
+    with ChatServer(behave) as server:
+        check_whole(statistics := score(judge(server, tmp_path), pairs(5)), 5)
+    assert not statistics.status.any()
+
+
+def test_an_answer_of_any_numbers_never_ends_the_command(tmp_path):
+    with ChatServer(lambda heard: answer(chexprompt_answer((float("inf"), 0, 0, 0, 0, 0)))) as server:
+        statistics = score(judge(server, tmp_path), pairs(2))
+    assert (statistics.status == FAILED).all()
+    assert statistics.reasons[0] == "unreadable: false_positive_finding is not a count"
+
+
 def test_a_server_that_fails_a_third_of_the_time_loses_no_pair_and_none_is_answered_twice(tmp_path):
     storm(tmp_path, 300, 1)
 
@@ -186,6 +203,15 @@ def test_a_killed_scoring_goes_on_and_asks_again_only_for_what_was_under_way(tmp
     assert sum(before.values()) - stored <= 4
     assert all(after[number] <= 2 for number in twice)
     assert set(after) == set(range(n))
+
+
+@pytest.mark.slow
+def test_a_thousand_pairs_killed_midway(tmp_path):
+    stored, before, after = kill_midway(tmp_path, 1000, 700)
+    assert 0 < stored < 1000
+    assert set(after) == set(range(1000))
+    assert sum(after.values()) - 1000 <= 4
+    assert sum(before.values()) - stored <= 4
 
 
 def test_equal_pairs_are_one_question(tmp_path):

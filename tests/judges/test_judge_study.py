@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,12 +12,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from cxrbench import planted
+from cxrbench import planted, registry
 from cxrbench.data.phantom_rng import Stream
 from cxrbench.errors import CxrbenchError
 from cxrbench.features.phantom_labels import read_all
 from cxrbench.judge_study import agreement, pearson, planted_study, ranking, study, tau_b
-from cxrbench.judge_study_data import REXVAL_ERRORS, REXVAL_REPORTS, Rated, radpref, rexval, table
+from cxrbench.judge_study_data import (
+    RADEVALX_COLUMNS,
+    RADEVALX_FILES,
+    RADPREF_RATERS,
+    RADPREF_REPORTS,
+    REXVAL_ERRORS,
+    REXVAL_REPORTS,
+    Rated,
+    radevalx,
+    radpref,
+    read,
+    rexval,
+    table,
+)
+from cxrbench.report.sensitivity import draw
 from tests import commands
 from tests.chat_server import ChatServer, answer
 from tests.judges.answers import green_answer
@@ -83,6 +98,104 @@ def test_radpref_is_read_whole(real_data):
     for each in rated:
         parts = [each.human[f"errors:{name}"] for name in ("false", "attribute", "missing")]
         assert sum(parts) == pytest.approx(each.human["errors:all"])
+
+
+def write_radpref(folder, items):
+    """The files of CRIMSON's repository: cases in one, marks in one per radiologist."""
+    (folder / RADPREF_RATERS).mkdir(parents=True)
+    cases = [{key: value for key, value in item.items() if key != "radiologists"} for item in items]
+    (folder / RADPREF_REPORTS).write_text(json.dumps(cases))
+    for rater in items[0]["radiologists"]:
+        marks = {item["id"]: {**item["radiologists"][rater], "new_finding_indices": {}} for item in items}
+        body = {"user_id": rater[-1], "annotations": marks}
+        (folder / RADPREF_RATERS / f"{rater}.json").write_text(json.dumps(body))
+
+
+@pytest.mark.real_data
+def test_radpref_as_its_authors_publish_it_is_read_as_the_one_file_is(real_data, tmp_path):
+    file = real_data / "metric_cases" / "radpref.json"
+    write_radpref(tmp_path / "RadPref", json.loads(file.read_text())["items"])
+    assert radpref(tmp_path / "RadPref") == radpref(file)
+
+
+MARKED = {"finding_errors": {"0": {"error_type": "false", "clinical_significance": "urgent"}}, "missing_findings": {}}
+
+
+def radpref_items():
+    raters = {
+        f"user_{n}": {"C1": {**MARKED, "rating": n}, "C2": {"finding_errors": {}, "missing_findings": {}, "rating": 5}}
+        for n in (1, 2, 3)
+    }
+    texts = {"ground_truth_report": "clear", "C1_report": "an effusion", "C2_report": "clear lungs"}
+    return [{"id": name, **texts, "radiologists": raters} for name in ("a", "b")]
+
+
+def test_radprefs_folder_has_the_marks_of_every_rater(tmp_path):
+    write_radpref(tmp_path / "RadPref", radpref_items())
+    rated, notes = read("radpref", tmp_path / "RadPref")
+    assert not notes
+    assert [each.sample_id for each in rated] == ["a/C1", "a/C2", "b/C1", "b/C2"]
+    assert rated[0].human["rating:overall"] == 2
+    assert (rated[0].human["errors:significant"], rated[1].human["errors:all"]) == (1, 0)
+    marks = tmp_path / "RadPref" / RADPREF_RATERS / "user_2.json"
+    body = json.loads(marks.read_text())
+    del body["annotations"]["b"]
+    marks.write_text(json.dumps(body))
+    with pytest.raises(CxrbenchError, match="user_2 has no marks of 1 cases") as told:
+        radpref(tmp_path / "RadPref")
+    assert RADPREF_REPORTS in told.value.fix
+    for file in (tmp_path / "RadPref" / RADPREF_RATERS).iterdir():
+        file.unlink()
+    with pytest.raises(CxrbenchError, match="no file of a rater"):
+        radpref(tmp_path / "RadPref")
+
+
+def write_radevalx(folder, counts):
+    """The layout of release 1.0.0: two tables of the same reports; `counts` by side and report, of the eight kinds."""
+    for side, file in RADEVALX_FILES.items():
+        rows = [[f"r{i} ", f"ref {i}", f"text, {i}", *given] for i, given in enumerate(counts[side])]
+        write_csv(folder / file, RADEVALX_COLUMNS, rows)
+
+
+def test_radevalx_sums_the_kinds_of_both_files_and_asks_what_an_empty_count_means(tmp_path):
+    counts = {
+        "significant": [["1", "", "", "", "", "", "2", ""], ["0"] * 8],
+        "insignificant": [["", "3", "", "", "", "", "", ""], ["0"] * 7 + ["1.0"]],
+    }
+    write_radevalx(tmp_path, counts)
+    with pytest.raises(CxrbenchError, match="13 of 32 counts of RadEvalX are empty") as told:
+        radevalx(tmp_path)
+    assert told.value.fix == "--blank 0 takes them for no error"
+    rated, notes = read("radevalx", tmp_path, 0.0)
+    assert notes == ["13 of 32 counts were empty and are taken for 0"]
+    assert [(each.case, each.candidate, each.reference) for each in rated] == [
+        ("r0", "text, 0", "ref 0"), ("r1", "text, 1", "ref 1")
+    ]  # fmt: skip
+    human = {name.removeprefix("errors:"): value for name, value in rated[0].human.items() if value}
+    assert human == {
+        "all": 6, "significant": 3, "insignificant": 3, "false_finding": 1, "missing_finding": 3, "kind_7": 2
+    }  # fmt: skip
+    assert rated[1].human["errors:kind_8"] == rated[1].human["errors:all"] == 1
+
+
+def test_another_layout_of_radevalx_is_told_which_columns_are_needed(tmp_path):
+    counts = {side: [["0"] * 8] for side in RADEVALX_FILES}
+    write_radevalx(tmp_path, counts)
+    file = tmp_path / RADEVALX_FILES["significant"]
+    whole = file.read_text()
+    file.write_text(whole.replace("M2Tr-Generation", "candidate"))
+    with pytest.raises(CxrbenchError, match="no column 'M2Tr-Generation'") as told:
+        radevalx(tmp_path)
+    assert "report_id, ground_truth, M2Tr-Generation, 1, 2" in told.value.fix
+    file.write_text(whole.replace("text, 0", "text, 9"))
+    with pytest.raises(CxrbenchError, match="do not hold the same reports"):
+        radevalx(tmp_path)
+    file.write_text(whole.replace(",0,0,0,0,0,0,0,0", ",0,x,0,0,0,0,0,0"))
+    with pytest.raises(CxrbenchError, match="no whole number") as told:
+        radevalx(tmp_path)
+    assert "the significant errors of report 1" in told.value.where
+    with pytest.raises(CxrbenchError, match="--blank is for"):
+        read("table", file, 0.0)
 
 
 def write_csv(file, heads, rows):
@@ -155,7 +268,7 @@ TEXT = "There is a small left pleural effusion. No pneumothorax. The heart is no
                             TEXT.replace(" The edema has decreased since the prior study.", "")}),
         ("dropped comparison", {TEXT.replace(" since the prior study", "")}),
         ("negation flip", {TEXT.replace("There is a small", "There is no small"),
-                           TEXT.replace("No pneumothorax", "There is pneumothorax")}),
+                           TEXT.replace("No pneumothorax", "There is a pneumothorax")}),
         ("paraphrase", {TEXT.replace("The heart is normal in size", "Heart size is normal")}),
     ],
 )  # fmt: skip
@@ -199,6 +312,39 @@ def test_the_profile_says_what_label_f1_cannot_see():
     tau = found["metrics"]["rouge-l:raw rouge_l"]["targets"]["errors:planted"]["tau_b"]["value"]
     assert tau > 0.5
     assert planted_study(40, ["label-f1", "rouge-l:raw"], replicates=200) == found
+    # Another patient's report costs more than any one error, and its picture is made of these numbers alone.
+    for row in (labels, words):
+        assert row["other report"]["loss"] == max(each["loss"] for each in row.values())
+    picture = draw(found)
+    assert draw(found) == picture
+    assert picture.count("<circle") == 2 * 7
+    loss, moved = labels["missed finding"]["loss"], labels["missed finding"]["moved"]
+    told = f"label-f1:phantom micro_f1, missed finding: {loss:+.3f} ({moved:.0%} of {labels['missed finding']['n']}"
+    assert told in picture
+
+
+def test_a_picture_of_nothing_is_refused():
+    with pytest.raises(CxrbenchError, match="no sensitivity profile"):
+        draw({"profile": {}, "kinds": []})
+
+
+def test_the_profile_in_the_docs_has_every_metric_and_its_picture_the_same_numbers():
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    page, picture = (docs / "judges.md").read_text(), (docs / "judges-profile.svg").read_text()
+    made = page.partition("<!-- made by tools/judge_profile.py -->\n")[2].partition("<!-- end -->")[0]
+    heads, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in made.splitlines() if line.startswith("|")
+    ]
+    assert heads == ["metric", *planted.KINDS, planted.STRANGER]
+    for row in rows:
+        for kind, cell in zip(planted.KINDS, row[1:], strict=False):
+            loss, _, moved = cell.partition(" ")
+            assert f"{row[0]}, {kind}: {loss} {moved.removesuffix(')')} of" in picture
+    shown = {row[0].partition(":")[0] for row in rows}
+    left = {name for name in registry.entries("metrics") if f"{name} (" in made.partition("Not there: ")[2]}
+    assert not shown & left
+    words, clinical = {"bleu", "rouge-l", "cider", "meteor"}, {"label-f1", "chexbert-f1", "radgraph-f1", "semb-score"}
+    assert words | clinical | {"radcliq", "bertscore", "ratescore", "length", "distinct"} <= shown | left
 
 
 def test_agreement_is_oriented_whichever_way_metric_and_people_run():
@@ -247,7 +393,8 @@ def test_what_cannot_be_had_is_named_and_the_exit_code_says_so(cli):
     assert code == 3
     assert "incomplete: length:words: it has no value of a single report, or no direction" in err
     assert "incomplete: green:default: needs a judge" in err
-    assert "rouge-l:raw rouge_l" in out
+    assert "rouge-l:raw " in out
+    assert max(map(len, out.splitlines())) <= 100
 
 
 @pytest.mark.parametrize(
@@ -257,6 +404,9 @@ def test_what_cannot_be_had_is_named_and_the_exit_code_says_so(cli):
         (("--metrics", "bleu:raw", "--format", "table"), "--format is of a file"),
         (("nowhere.csv", "--metrics", "bleu:raw", "--format", "table"), "cannot be read"),
         (("nowhere.csv", "--metrics", "bleu:raw"), "format of the ratings is not named"),
+        (("--metrics", "bleu:raw", "--blank", "0"), "--blank is of a file"),
+        (("x.csv", "--metrics", "bleu:raw", "--format", "table", "--plot", "x.svg"), "draws planted errors"),
+        (("x", "--metrics", "bleu:raw", "--format", "radevalx"), "cannot be read"),
     ],
 )
 def test_a_wrong_call_is_one_sentence(cli, words, said):

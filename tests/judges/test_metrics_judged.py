@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cxrbench.engines.chat import Chat
 from cxrbench.errors import CxrbenchError
 from cxrbench.features.base import Pairs, Resources
 from cxrbench.judges.ask import PENDING
@@ -204,14 +205,14 @@ def test_a_rubric_of_the_users_takes_the_place_of_its_namesake(tmp_path):
         "name: green\nversion: 1\nparser: green\nturns:\n  - {role: user, content: 'My {reference} {candidate}'}\n"
         "  - {role: assistant, content: ''}\n"
     )
-    judge = build(Wish(f"replay:{_empty(tmp_path)}", rubrics=(file,)), "open", {}, "cpu")
+    judge = build(Wish(f"replay:{_empty(tmp_path)}", rubrics=(file,)), "open", {}, "cpu", Chat)
     assert judge.rubric("green").messages({"reference": "r", "candidate": "c"}) == (
         ("user", "My r c"),
         ("assistant", ""),
     )
     assert judge.rubric("green").tag != built_in("green").tag
     file.write_text(file.read_text().replace("parser: green", "parser: chexprompt"))
-    judge = build(Wish(f"replay:{_empty(tmp_path)}", rubrics=(file,)), "open", {}, "cpu")
+    judge = build(Wish(f"replay:{_empty(tmp_path)}", rubrics=(file,)), "open", {}, "cpu", Chat)
     with pytest.raises(CxrbenchError, match="green reads answers by the parser green"):
         make_metric("green").fit(Corpus([], judge=judge))
 
@@ -243,7 +244,7 @@ def test_rubrics_tell_each_other_apart():
 )
 def test_a_judge_that_cannot_be_is_refused_in_one_sentence(wish, said):
     with pytest.raises(CxrbenchError, match=said):
-        build(wish, "credentialed", {}, "cpu")
+        build(wish, "credentialed", {}, "cpu", Chat)
 
 
 @pytest.mark.parametrize("line", ["[]", '{"sample_id": "a"}', '{"sample_id": "", "text": "x"}', '{"text": 1}', "x",
@@ -271,7 +272,7 @@ def test_the_better_system_wins_in_both_orders_and_a_swayed_judge_is_no_win(tmp_
     duels = [Duel(f"w{i}", "bad", f"good {i}", "r") for i in range(6)]
     duels += [Duel("l", "good", "bad", "r"), Duel("s", "swayed", "swayed too", "r"), Duel("t", "same", "same", "r")]
     with ChatServer(behave) as server:
-        judge = build(Wish("openai:m", server.url), "credentialed", {}, "cpu")
+        judge = build(Wish("openai:m", server.url), "credentialed", {}, "cpu", Chat)
         outcomes = fight(duels, judge)
         assert len(server.heard) == 2 * 8
     found = rates(outcomes, [duel.sample_id for duel in duels], level=0.95, replicates=200, seed=0)
@@ -291,7 +292,7 @@ def test_duels_that_failed_are_counted_and_left_out():
         return status(500) if "broken" in heard.body.decode() else answer('{"better": "tie"}')
 
     with ChatServer(behave) as server:
-        judge = build(Wish("openai:m", server.url, settings=policy), "credentialed", {}, "cpu")
+        judge = build(Wish("openai:m", server.url, settings=policy), "credentialed", {}, "cpu", Chat)
         found = rates(fight(duels, judge), ["p", "q"], level=0.95, replicates=0, seed=0)
     assert (found["n"], found["n_expected"], found["failed"], found["tie"]) == (1, 2, 1, 1)
     assert found["reasons"] == [f"{PENDING}: no_answer: HTTP 500"]
@@ -319,9 +320,9 @@ def test_a_run_is_judged_finished_later_and_compared(cli, tmp_path):
         assert cli(*judged(run, server))[0] == 0
         code, _, err = cli("score", run, "--metrics", "chexprompt")
         assert (code, err, len(server.heard)) == (0, "", 24)
-        code, _, err = cli("score", run, "--metrics", "green")
+        code, out, err = cli("score", run, "--metrics", "green")
         assert code == 3
-        assert "green:default: needs a judge" in err
+        assert "green:default: needs a judge" in " ".join((out + err).split())
     entry = json.loads((run / "summary.json").read_text())["metrics"]["chexprompt:default"]["total"]
     assert (entry["value"], entry["n"], entry["failed"]) == (1, 24, 0)
     assert "|judge:openai:m|rubric:chexprompt." in entry["signature"]
@@ -337,6 +338,9 @@ def test_a_metric_of_ones_own_through_the_command_line_and_after_its_file_is_gon
         code, out, err = cli(*words)
         assert code == 0, err
         assert "0.7500" in out
+        form = server.bodies()[0]["response_format"]["json_schema"]
+    assert (form["name"], form["schema"]["required"]) == ("mine", ["hits", "misses"])
+    assert form["schema"]["properties"]["hits"] == {"type": "integer"}
     Path("mine.yaml").unlink()
     code, out, err = cli("score", run, "--metrics", "length")
     assert code == 0, err
@@ -403,3 +407,38 @@ def test_compare_uses_pairs_judged_in_both_and_prints_both_failures(cli, tmp_pat
     assert code == 0, err
     assert "20 of 24 samples compared" in out
     assert "chexprompt:default: failed on 4 (baseline) and 0 (candidate) samples" in out
+
+
+POLICY = """\
+name: judged
+metrics:
+  - {metric: "chexprompt:default", value: total, margin: 0.5%s}
+length: {max_ratio: 1.25}
+"""
+
+
+def test_the_gate_takes_a_judge_for_advice_and_is_undecided_where_calls_failed(cli, tmp_path):
+    one, (*words, _) = small_run(cli, tmp_path)
+    two = tmp_path / "runs" / "two"
+    assert cli(*words, two)[0] == 0
+
+    def worse(heard):
+        return answer(chexprompt_answer((3, 0, 0, 0, 0, 0)))
+
+    with ChatServer(lambda heard: answer(chexprompt_answer())) as server:
+        assert cli(*judged(one, server))[0] == 0
+    with ChatServer(worse) as server:
+        assert cli(*judged(two, server, "--max-requests", 23, "--judge-set", "retries=0"))[0] == 3
+        for name, more in (("advice", ""), ("blocking", ", blocking: true")):
+            Path(f"{name}.yaml").write_text(POLICY % more)
+        told = ("gate", "check", two, "--baseline", one, "--replicates", 200, "--policy")
+        code, out, _ = cli(*told, "blocking.yaml")
+        # 1 of 24 failed, which is more than 2 %: neither a pass nor a failure.
+        assert code == 3
+        assert "1 of 24 samples have no score in the candidate, more than 2.0%" in out
+        assert cli(*judged(two, server))[0] == 0
+    code, out, _ = cli(*told, "blocking.yaml")
+    assert code == 1, out
+    code, out, _ = cli(*told, "advice.yaml")
+    assert code == 0, out
+    assert "advisory" in out

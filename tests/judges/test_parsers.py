@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxrbench.judges import formulas, parsers
@@ -118,6 +118,11 @@ def without(text, part):
     return text.replace(part, "")
 
 
+def OPEN(text):
+    """A number without a bound above, as a user's rubric may have it."""
+    return parsers.values(text, [Category(name="n", low=-5)])
+
+
 @pytest.mark.parametrize(
     ("parser", "text"),
     [
@@ -127,6 +132,13 @@ def without(text, part):
         (parsers.chexprompt, chexprompt_answer((-1, 0, 0, 0, 0, 0))),
         (parsers.chexprompt, chexprompt_answer((0.5, 0, 0, 0, 0, 0))),
         (parsers.chexprompt, chexprompt_answer((True, 0, 0, 0, 0, 0))),
+        (parsers.chexprompt, chexprompt_answer((float("nan"), 0, 0, 0, 0, 0))),
+        (parsers.chexprompt, chexprompt_answer((float("inf"), 0, 0, 0, 0, 0))),
+        (parsers.chexprompt, chexprompt_answer((10**400, 0, 0, 0, 0, 0))),
+        (OPEN, '{"n": NaN}'),
+        (OPEN, '{"n": Infinity}'),
+        (OPEN, '{"n": 1e400}'),
+        (OPEN, '{"n": 1' + "0" * 400 + "}"),
         (parsers.chexprompt, chexprompt_answer(("2", 0, 0, 0, 0, 0))),
         (parsers.chexprompt, chexprompt_answer()[:-20]),
         (parsers.green, without(green_answer(), "[Matched Findings]")),
@@ -158,6 +170,26 @@ def test_no_text_breaks_a_parser(text):
         for each in (text, f'{{"a": {text}', f"[Matched Findings]: {text}"):
             with suppress(Unreadable):
                 parser(each)
+
+
+leaf = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.just(10**400), st.text(max_size=5))
+NAMES = [*ERRORS, *parsers.AXES, "clinically_significant", "clinically_insignificant", "phrases", "sentence_list",
+         "new", "status", "errors", "reference_findings", "predicted_findings", "matched_findings", "false_findings",
+         "missing_findings", "attribute_errors", "id", "ref_id", "pred_id", "severity", "better"]  # fmt: skip
+body = st.recursive(
+    leaf,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=8),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=40)
+@given(st.dictionaries(st.sampled_from(NAMES), body, max_size=6))
+def test_no_object_breaks_a_parser(answer):
+    text = json.dumps(answer)
+    for parser in (*ALL, OPEN):
+        with suppress(Unreadable):
+            parser(text)
 
 
 def test_ratings_and_numbers_are_read_from_json_and_from_lines():
