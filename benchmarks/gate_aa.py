@@ -1,11 +1,15 @@
 """How often the gate cries wolf, and whether it sees a real drop, on demo runs with their real correlations.
 
-    python benchmarks/gate_aa.py [--runs RUN RUN WORSE]
+    python benchmarks/gate_aa.py [--runs RUN RUN WORSE] [--repetitions N]
 
 Two runs of `demo` that differ in the seed of their sampling alone (temperature 0.7) are equal models by construction.
 1,000 times patients are drawn with replacement and, each by a coin, the two runs' outputs exchanged; then the whole
 gate is asked, with policies of 1, 6 and 30 metrics. A verdict `fail` is a false alarm. Beside the test by patient
-stands the one that takes reports for independent.
+stands the one that takes reports for independent, and `size`: the level that the test can reach with the patients on
+which the runs differ (each repetition's own, averaged), which the measured one must meet.
+
+Values on which the two runs differ for so few patients that no test of 3 to 5 % exists (`size` of the pair itself; at 4
+patients 0) stand below the others, as advisory checks, with what was measured: they may alarm less, never more.
 
 Power: a drop of 1.5 times what the gate says is detectable is planted into one blocking metric of the default policy's
 size: once as a shift of every report's ROUGE-L, once by giving some patients the reports of `demo-regressed`.
@@ -28,7 +32,7 @@ from cxrbench.gate import check
 from cxrbench.gate_evidence import Evidence, aligned, evidence_of, reordered
 from cxrbench.gate_plan import plan
 from cxrbench.gate_policy import Check, LengthGuard, Policy
-from cxrbench.stats import Clusters, difference, jackknife, point
+from cxrbench.stats import Clusters, difference
 from cxrbench.stats_tests import minimum_detectable_effect, paired_randomisation
 from cxrbench.store import find_run
 
@@ -38,8 +42,8 @@ FIRST = (
     "label-f1:phantom micro_f1", "rouge-l:raw rouge_l", "bleu:raw bleu_4", "radgraph-f1:partial f1",
     "chexbert-f1:miura micro_f1_14", "semb-score:chexbert semb_score",
 )  # fmt: skip
-MOVING = 30
-"""Patients whose value must differ between the runs, for a test to have more than a few possible p-values."""
+SHOWN = 8
+"""Values with too few patients that are shown."""
 ALARMS, SINGLE, POWER = 0.05, (0.03, 0.07), 0.90
 
 
@@ -57,21 +61,24 @@ def make_runs(folder: Path) -> list[Path]:
     return out
 
 
-def gateable(one: Evidence, two: Evidence) -> list[str]:
-    """`metric value` of what can be gated and rests on enough patients: `FIRST`, then the metrics by turns."""
-    groups = Clusters.of(one.clusters)
+def gateable(one: Evidence, two: Evidence) -> tuple[list[str], list[str]]:
+    """`metric value` of what can be gated, `FIRST`, then the metrics by turns; and of what too few patients differ on.
+
+    Which is which is known from the pair of runs before any repetition: the size that its test can have.
+    """
+    tables = {key: (column.table, two.columns[key].table) for key, column in sorted(one.columns.items())}
+    tests = paired_randomisation(tables, one.clusters, permutations=10_000)
     turns: list[tuple[int, str]] = []
-    for key, column in sorted(one.columns.items()):
-        left_out = jackknife(difference(column.table, two.columns[key].table), groups)
-        whole = point(difference(column.table, two.columns[key].table))
-        turn = 0
-        for name, about in column.metric.values.items():
-            moves = np.abs(left_out[name] - whole[name]) > 1e-12
-            if about.interval and about.higher_is_better is not None and moves.sum() >= MOVING:
-                turns.append((turn, f"{key} {name}"))
-                turn += 1
-    found = [name for _, name in sorted(turns)]
-    return [*(name for name in FIRST if name in found), *(name for name in found if name not in FIRST)]
+    few: list[tuple[int, str]] = []
+    for key, found in tests.items():
+        values = one.columns[key].metric.values
+        able = [name for name, about in values.items() if about.interval and about.higher_is_better is not None]
+        known = [name for name in able if not np.isnan(found[name].difference)]
+        turns += [(turn, f"{key} {name}") for turn, name in enumerate(n for n in known if found[n].size >= SINGLE[0])]
+        few += [(-found[name].discordant, f"{key} {name}") for name in known if found[name].size < SINGLE[0]]
+    tested = [name for _, name in sorted(turns)]
+    first = [*(name for name in FIRST if name in tested), *(name for name in tested if name not in FIRST)]
+    return first[: max(SIZES)], [name for _, name in sorted(few)][:SHOWN]
 
 
 def null_pairs(one: Evidence, two: Evidence, seed: int) -> Iterator[tuple[Evidence, Evidence]]:
@@ -98,9 +105,12 @@ def null_pairs(one: Evidence, two: Evidence, seed: int) -> Iterator[tuple[Eviden
         yield sides[0], sides[1]
 
 
-def policy(names: list[str], margins: dict[str, float]) -> Policy:
-    checks = tuple(Check(metric=n.split()[0], value=n.split()[1], margin=margins[n]) for n in names)
-    return Policy(name=f"of-{len(names)}", metrics=checks, length=LengthGuard(max_ratio=1.25))
+def policy(names: list[str], margins: dict[str, float], advisory: list[str] | None = None) -> Policy:
+    checks, shown = (
+        tuple(Check(metric=n.split()[0], value=n.split()[1], margin=margins[n]) for n in each)
+        for each in (names, advisory or [])
+    )
+    return Policy(name=f"of-{len(names)}", metrics=checks, advisory=shown, length=LengthGuard(max_ratio=1.25))
 
 
 def detectable(one: Evidence, two: Evidence, name: str) -> float:
@@ -110,14 +120,14 @@ def detectable(one: Evidence, two: Evidence, name: str) -> float:
     return minimum_detectable_effect(table, one.clusters)[value].effect or float("nan")
 
 
-def alarms(one: Evidence, two: Evidence, names: list[str]) -> list[str]:
+def alarms(one: Evidence, two: Evidence, names: list[str], few: list[str], repetitions: int) -> list[str]:
     """The A/A part; returns what was missed."""
-    margins = {name: detectable(one, two, name) for name in names}
-    policies = {size: policy(names[:size], margins) for size in SIZES}
+    margins = {name: detectable(one, two, name) for name in [*names, *few]}
+    policies = {size: policy(names[:size], margins, few if size == max(SIZES) else None) for size in SIZES}
     verdicts = {size: {"pass": 0, "undecided": 0, "fail": 0} for size in SIZES}
-    single = {name: {"patient": 0, "bound": 0, "report": 0} for name in names}
+    single = {name: dict.fromkeys(COLUMNS, 0.0) for name in [*names, *few]}
     pairs = null_pairs(one, two, seed=7)
-    for repetition in range(REPETITIONS):
+    for repetition in range(repetitions):
         first, second = next(pairs)
         for size, asked in policies.items():
             found = check(first, second, asked, replicates=REPLICATES, seed=repetition)
@@ -125,31 +135,49 @@ def alarms(one: Evidence, two: Evidence, names: list[str]) -> list[str]:
         for each in found.findings:
             if each.kind == "metric":
                 best = each.high if each.higher_is_better else -(each.low or 0.0)
-                single[each.name]["patient"] += (each.p or 1.0) <= 0.05
+                # A test that could not have failed is none: the gate fails nothing by it.
+                single[each.name]["patient"] += (each.p or 1.0) <= 0.05 and bool(each.size)
+                single[each.name]["size"] += each.size or 0.0
                 single[each.name]["bound"] += (best or 0.0) < 0
-        tables = {key: (first.columns[key].table, second.columns[key].table) for key in {n.split()[0] for n in names}}
+                single[each.name]["discordant"] += each.discordant or 0
+        tables = {key: (first.columns[key].table, second.columns[key].table) for key in {n.split()[0] for n in single}}
         naive = paired_randomisation(tables, range(len(first.ids)), permutations=REPLICATES, seed=repetition)
-        for name in names:
+        for name in single:
             key, value = name.split()
             test = naive[key][value]
             better = first.columns[key].metric.values[value].higher_is_better
             single[name]["report"] += (test.p_less if better else test.p_greater) <= 0.05
-    print(f"{REPETITIONS} A/A repetitions, {len(one.ids)} samples, {len(set(one.clusters))} patients; margin = MDE")
+    print(f"{repetitions} A/A repetitions, {len(one.ids)} samples, {len(set(one.clusters))} patients; margin = MDE")
     print(f"{'policy':>10} {'P(pass)':>8} {'P(undecided)':>13} {'P(fail)':>8}   planned P(pass), P(fail)")
     missed = []
     for size, counts in verdicts.items():
-        share = {status: count / REPETITIONS for status, count in counts.items()}
+        share = {status: count / repetitions for status, count in counts.items()}
         ahead = plan(one, policies[size], two)[0].unchanged
         print(
             f"{size:>10} {share['pass']:8.1%} {share['undecided']:13.1%} {share['fail']:8.1%}   "
             f"{ahead.passed:.1%}, {ahead.failed:.1%}"
         )
         missed += [f"P(fail) of {size} metrics"] if share["fail"] > ALARMS else []
-    print(f"\n{'single test at nominal 5 %':44} {'by patient':>10} {'BCa bound':>10} {'by report':>10}")
-    for name, count in single.items():
-        rates = {way: number / REPETITIONS for way, number in count.items()}
-        print(f"{name:44} {rates['patient']:10.1%} {rates['bound']:10.1%} {rates['report']:10.1%}")
-        missed += [f"{name}: {rates['patient']:.1%}"] if not SINGLE[0] <= rates["patient"] <= SINGLE[1] else []
+    return [*missed, *_singles(single, names, few, repetitions)]
+
+
+COLUMNS = ("patient", "size", "bound", "report", "discordant")
+
+
+def _singles(single: dict[str, dict[str, float]], names: list[str], few: list[str], repetitions: int) -> list[str]:
+    """One line per value: how often each way alarms; returns what was missed."""
+    missed = []
+    heads = f"{'by patient':>10} {'size':>7} {'BCa bound':>10} {'by report':>10} {'patients differ':>16}"
+    for title, group in (("single test at nominal 5 %", names), ("too few patients differ for a test of 5 %", few)):
+        print(f"\n{title:44} {heads}")
+        for name in group:
+            rates = {way: number / repetitions for way, number in single[name].items()}
+            print(
+                f"{name:44} {rates['patient']:10.1%} {rates['size']:7.1%} {rates['bound']:10.1%} "
+                f"{rates['report']:10.1%} {rates['discordant']:16.1f}"
+            )
+            low, high = SINGLE if group is names else (0.0, ALARMS)
+            missed += [f"{name}: {rates['patient']:.1%}"] if not low <= rates["patient"] <= high else []
     return missed
 
 
@@ -186,26 +214,27 @@ def share_for(one: Evidence, two: Evidence, worse: Evidence, name: str) -> tuple
     return (low + high) / 2, drop
 
 
-def power(one: Evidence, two: Evidence, worse: Evidence, names: list[str]) -> list[str]:
+def power(one: Evidence, two: Evidence, worse: Evidence, names: list[str], repetitions: int) -> list[str]:
     """The power part; returns what was missed."""
     missed = []
+    trials = min(POWER_REPETITIONS, repetitions)
     margins = {name: detectable(one, two, name) for name in names}
     plans: list[tuple[str, str, float, float | None]] = []
     plans.append(("rouge-l:raw rouge_l", "shift", 1.5 * margins["rouge-l:raw rouge_l"], None))
     for name in ("rouge-l:raw rouge_l", "label-f1:phantom micro_f1", "radgraph-f1:partial f1"):
         share, drop = share_for(one, two, worse, name)
         plans.append((name, f"{share:.0%} of patients from demo-regressed", drop, share))
-    print(f"\npower: {POWER_REPETITIONS} repetitions, 3 blocking metrics, one of them drops by 1.5 x MDE")
+    print(f"\npower: {trials} repetitions, 3 blocking metrics, one of them drops by 1.5 x MDE")
     for name, how, drop, share in plans:
         blocking = [name, *[each for each in FIRST if each != name][:2]]
         asked = policy(blocking, margins)
         counts = {"pass": 0, "undecided": 0, "fail": 0}
         rng = np.random.default_rng(5)
         key = name.split()[0]
-        for repetition, (first, second) in zip(range(POWER_REPETITIONS), both_with(one, two, worse), strict=False):
+        for repetition, (first, second) in zip(range(trials), both_with(one, two, worse), strict=False):
             bad = shifted(second[0], key, drop) if share is None else mixed(second[0], second[1], key, share, rng)
             counts[check(first, bad, asked, replicates=REPLICATES, seed=repetition).verdict.status] += 1
-        rate = counts["fail"] / POWER_REPETITIONS
+        rate = counts["fail"] / trials
         print(
             f"  {name:28} drop {drop:.4f} ({how}): failed in {rate:.1%}, undecided {counts['undecided']}, "
             f"passed {counts['pass']}"
@@ -223,17 +252,18 @@ def both_with(one: Evidence, two: Evidence, worse: Evidence) -> Iterator[tuple[E
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", nargs=3, type=Path, metavar="RUN")
+    parser.add_argument("--repetitions", type=int, default=REPETITIONS, help="of the A/A part; a tenth is for trying")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         paths = given.runs or make_runs(Path(folder))
         one, two, worse = (evidence_of(find_run(str(path))) for path in paths)
     two, worse = (reordered(each, aligned(one, each)) for each in (two, worse))
-    names = gateable(one, two)[: max(SIZES)]
+    names, few = gateable(one, two)
     if len(names) < max(SIZES):
         raise SystemExit(f"only {len(names)} values can be gated here, {max(SIZES)} are needed")
     started = time.perf_counter()
-    missed = [*alarms(one, two, names), *power(one, two, worse, names)]
-    print(f"\n{time.perf_counter() - started:.0f} s")
+    missed = [*alarms(one, two, names, few, given.repetitions), *power(one, two, worse, names, given.repetitions)]
+    print(f"\n{time.perf_counter() - started:.0f} s", flush=True)
     if missed:
         raise SystemExit("missed: " + "; ".join(missed))
 

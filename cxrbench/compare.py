@@ -70,7 +70,7 @@ def check_comparable(baseline: RunFolder, candidate: RunFolder) -> None:
             )  # fmt: skip
 
 
-def _aligned(baseline: RunFolder, candidate: RunFolder) -> tuple[tuple[Sample, ...], list[int]]:
+def _aligned(baseline: RunFolder, candidate: RunFolder) -> tuple[Sequence[Sample], list[int]]:
     """The baseline's samples in its order, and where each of them stands in the candidate.
 
     Raises:
@@ -150,7 +150,7 @@ class Paired:
 
     baseline: RunFolder
     candidate: RunFolder
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
     clusters: list[str]
     shared: tuple[Shared, ...]
     left_out: tuple[str, ...]

@@ -46,7 +46,8 @@ class Finding:
     `change` is candidate minus baseline for a metric (`limit`: its margin), candidate over baseline for a guard
     (`limit`: the allowed ratio); `low` and `high` are its one-sided bounds at 1 - alpha. `p` is of "worse than the
     baseline", `p_holm` adjusts it over the blocking metrics. `mde`: smallest drop a one-sided test of this size finds
-    with probability 0.8.
+    with probability 0.8. `discordant`: clusters on which the runs differ in this value; `size`: how often the test of
+    "worse" at alpha alarms by chance, given these. At 0 no p could be small enough, and Holm does not count the test.
     """
 
     kind: Kind
@@ -65,6 +66,8 @@ class Finding:
     mde: float | None = None
     n: int = 0
     clusters: int = 0
+    discordant: int | None = None
+    size: float | None = None
     higher_is_better: bool | None = None
     signature: str = ""
 
@@ -188,7 +191,7 @@ def judge_metrics(
     numbers = measure(asked, baseline.clusters, policy.alpha, replicates, seed)
     findings = [
         replace(
-            _finding(check, blocking, numbers[check.metric], baseline.columns[check.metric].metric),
+            _finding(check, blocking, numbers[check.metric], baseline, policy.alpha),
             signature=baseline.columns[check.metric].signature,
         )
         if check.metric in numbers
@@ -276,7 +279,7 @@ def measure(
     if not pairs:
         return {}
     intervals = paired_bootstrap(pairs, clusters, level=1 - 2 * alpha, replicates=replicates, seed=seed)
-    tests = paired_randomisation(pairs, clusters, permutations=replicates, seed=seed)
+    tests = paired_randomisation(pairs, clusters, permutations=replicates, seed=seed, alpha=alpha)
     out = {}
     for key, pair in pairs.items():
         effects = minimum_detectable_effect(difference(*pair), clusters, alpha=alpha)
@@ -288,18 +291,21 @@ def measure(
     return out
 
 
-def _finding(check: Check, blocking: bool, measured: _Measured, metric: Metric) -> Finding:
+def _finding(check: Check, blocking: bool, measured: _Measured, baseline: Evidence, alpha: float) -> Finding:
     """The numbers of one check; whether it fails is decided over all of them (`decide`)."""
-    better = bool(metric.values[check.value].higher_is_better)
+    better = bool(baseline.columns[check.metric].metric.values[check.value].higher_is_better)
     interval, test = measured.intervals[check.value], measured.tests[check.value]
     judged = non_inferiority(interval, check.margin, higher_is_better=better)
     p = test.p_less if better else test.p_greater
+    reason = judged.reason
+    if judged.status != "pass" and interval.low is not None and test.size < _LEVEL * alpha:
+        reason = f"{_few(test, str(baseline.about['cluster_unit']), alpha)}; {reason}"
     return Finding(
         "metric",
         check.name,
         "pass" if judged.status == "pass" else "undecided",
         blocking,
-        judged.reason,
+        reason,
         check.margin,
         _number(measured.first[check.value]),
         _number(measured.second[check.value]),
@@ -310,8 +316,22 @@ def _finding(check: Check, blocking: bool, measured: _Measured, metric: Metric) 
         mde=measured.mde[check.value],
         n=measured.n,
         clusters=interval.clusters,
+        discordant=test.discordant,
+        size=_number(test.size),
         higher_is_better=better,
     )
+
+
+_LEVEL = 0.6
+"""A test that can use less than this share of alpha says so: 3 % of 5 %."""
+
+
+def _few(test: Randomisation, unit: str, alpha: float) -> str:
+    """Why a test could not have failed, or hardly, whatever its outcome."""
+    differ = f"the runs differ on {test.discordant} of {test.clusters} {unit}s"
+    if test.size == 0:
+        return f"too few to decide: {differ}, and no exchange of these has p <= {alpha:g}"
+    return f"{differ}, so the test of worse has level {test.size:.1%}, not {alpha:.0%}"
 
 
 def _number(value: float) -> float | None:
@@ -319,8 +339,11 @@ def _number(value: float) -> float | None:
 
 
 def decide(findings: Sequence[Finding], alpha: float) -> list[Finding]:
-    """Which of those that did not pass are worse beyond doubt: Holm over all blocking ones, advisory ones alone."""
-    tested = {each.name: each.p for each in findings if each.blocking and each.p is not None}
+    """Which of those that did not pass are worse beyond doubt: Holm over all blocking ones, advisory ones alone.
+
+    A test that no outcome could have failed (`size` 0) takes no part: whether it could is known without the outcome.
+    """
+    tested = {each.name: each.p for each in findings if each.blocking and each.p is not None and each.size != 0}
     adjusted = holm(tested)
     out = []
     for each in findings:

@@ -32,6 +32,8 @@ from cxrbench.types import BatchTiming
 
 FORMAT = 1
 SUFFIX = ".parquet"
+NO_FIGURES = ("machine", "measured")
+"""What of a speed says where and how it was measured."""
 _META = b"cxrbench-gate"
 
 
@@ -111,7 +113,7 @@ def evidence_of(run: RunFolder) -> Evidence:
             "cluster_unit": "patient" if has_patients(chosen) else "sample",
             **{name: summary.get(name) for name in ("n", "n_expected", "outcomes", "truncated_share", "cxrbench")},
             "required": list(summary["required"]),
-            "speed": {name: value for name, value in summary.get("speed", {}).items() if name != "machine"},
+            "speed": {name: value for name, value in summary.get("speed", {}).items() if name not in NO_FIGURES},
             "machine": _machine(manifest.circumstances, manifest.batch_size),
             "batches": _batches(run.batches()) if summary.get("speed") else [],
         },
@@ -244,12 +246,18 @@ def read_baseline(file: Path) -> Evidence:
 
     try:
         table = pq.read_table(file)
-    except (OSError, pyarrow.ArrowInvalid) as error:
+    except (OSError, pyarrow.ArrowException, ValueError) as error:
         raise _no_baseline(file) from error
     raw = (table.schema.metadata or {}).get(_META)
     if raw is None:
         raise _no_baseline(file)
-    meta = json.loads(raw)
+    try:
+        return _evidence(table, json.loads(raw), file)
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError, pyarrow.ArrowException) as error:
+        raise _no_baseline(file) from error
+
+
+def _evidence(table: Any, meta: Any, file: Path) -> Evidence:
     if meta.get("format") != FORMAT:
         raise CxrbenchError(
             f"the baseline has format {meta.get('format')}, this cxrbench reads format {FORMAT}",

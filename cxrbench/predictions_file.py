@@ -1,41 +1,30 @@
 """Someone's predictions: JSONL, CSV or Parquet with `sample_id` and `prediction`, read row by row without guessing.
 
 Texts arrive as they were written ("NA" and "null" are words; an empty cell is an empty report). What cannot be
-understood is an error that names file and row and never repeats a text. Touches errors only; pyarrow inside functions.
+understood is an error that names file and row and never repeats a text. Touches predictions_formats and errors only.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import json
 import math
-import re
-import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from sys import intern
 from typing import Any
 
-from cxrbench.errors import CxrbenchError, Exit, suggest
+from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.predictions_formats import FLOAT_ID as FLOAT_ID
+from cxrbench.predictions_formats import ID_COLUMNS as ID_COLUMNS
+from cxrbench.predictions_formats import LARGEST, PATIENT, READERS, REFERENCE, id_column
+from cxrbench.predictions_formats import SPREADSHEET_ERRORS as SPREADSHEET_ERRORS
+from cxrbench.predictions_formats import TEXT as TEXT
+from cxrbench.reading import read_regular
+from cxrbench.spool import Growing
 
-ID_COLUMNS = ("sample_id", "study_id")
-"""Columns that may hold the key, in this order of preference."""
-
-TEXT, REFERENCE, PATIENT = "prediction", "reference", "patient_id"
-
-SPREADSHEET_ERRORS = frozenset({"#NAME?", "#REF!", "#VALUE!", "#N/A", "#DIV/0!", "#NULL!", "#NUM!"})
-"""What a spreadsheet leaves where it took a text for a formula ("- lungs clear" begins with a minus)."""
-
-FLOAT_ID = re.compile(r"[+-]?[0-9]+(\.[0-9]*([eE][+-]?[0-9]+)?|[eE]\+[0-9]+)")
-"""What programs make of a number that was an id: pandas 1234.0 beside an empty cell, a spreadsheet 1.23457E+11."""
-
-SEPARATORS: Mapping[str, str] = {",": "commas", "\t": "tabs", ";": "semicolons"}
-"""What stands between the columns of tables people have. Spreadsheets write semicolons in much of Europe."""
-
-Record = tuple[str, Mapping[str, Any]]
-"""Where a row stands ("line 7", "row 7"), and its cells by column."""
+NOTHING_WORDS = frozenset({"nan", "none", "null", "na", "n/a", "<na>"})
+"""What programs write where there is nothing. Here they stay words, for nobody can tell; but they are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +41,36 @@ class PredictionRow:
     patient_id: str | None = None
     study_id: str | None = None
     subgroups: Mapping[str, str] = field(default_factory=dict)
+
+
+def _pack(row: PredictionRow) -> tuple[Any, ...]:
+    return (
+        row.sample_id, row.prediction, row.where, row.reference, row.patient_id, row.study_id, dict(row.subgroups)
+    )  # fmt: skip
+
+
+def _unpack(kept: tuple[Any, ...]) -> PredictionRow:
+    return PredictionRow(intern(kept[0]), *kept[1:])
+
+
+class _Texts(Mapping[str, str]):
+    """Texts of a large file, each read when it is asked for."""
+
+    def __init__(self, rows: Sequence[PredictionRow]) -> None:
+        self._rows = rows
+        self._place = {row.sample_id: place for place, row in enumerate(rows)}
+
+    def __getitem__(self, sample_id: str) -> str:
+        return self._rows[self._place[sample_id]].prediction
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._place)
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+    def __contains__(self, sample_id: object) -> bool:
+        return sample_id in self._place
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +94,7 @@ class PredictionsFile:
     path: Path
     format: str
     sha256: str
-    rows: tuple[PredictionRow, ...]
+    rows: Sequence[PredictionRow]
     id_column: str
     has_references: bool
     subgroup_columns: tuple[str, ...]
@@ -88,9 +107,18 @@ class PredictionsFile:
         """Whether every row names its patient."""
         return bool(self.rows) and all(row.patient_id is not None for row in self.rows)
 
-    def texts(self) -> dict[str, str]:
+    @property
+    def nothing_words(self) -> tuple[int, int]:
+        """How many predictions and how many references are no more than a word for nothing, such as NaN."""
+        texts = [(row.prediction, row.reference or "") for row in self.rows]
+        first, second = (sum(each[side].strip().lower() in NOTHING_WORDS for each in texts) for side in (0, 1))
+        return first, second
+
+    def texts(self) -> Mapping[str, str]:
         """sample_id -> prediction."""
-        return {row.sample_id: row.prediction for row in self.rows}
+        if isinstance(self.rows, tuple):
+            return {row.sample_id: row.prediction for row in self.rows}
+        return _Texts(self.rows)
 
     def coverage(self, sample_ids: Iterable[str]) -> Coverage:
         """Match the rows with samples.
@@ -120,15 +148,15 @@ def read_predictions(path: str | Path) -> PredictionsFile:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in _READERS:
+    if suffix not in READERS:
         raise CxrbenchError(
             f"a predictions file cannot end in {suffix or 'nothing'!r}",
             where=str(path),
-            fix=f"write one of: {', '.join(_READERS)} (JSONL: one object per line)",
+            fix=f"write one of: {', '.join(READERS)} (JSONL: one object per line)",
         )
     body = _bytes(path)
     builder = _Builder(path)
-    for where, cells in _READERS[suffix](path, body):
+    for where, cells in READERS[suffix](path, body):
         builder.add(where, cells)
     return builder.finish(suffix.removeprefix("."), hashlib.sha256(body).hexdigest())
 
@@ -138,7 +166,7 @@ class _Builder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.rows: list[PredictionRow] = []
+        self.rows = Growing(_pack, _unpack)
         self.places: dict[str, str] = {}
         self.id_column = ""
         self.has_references = False
@@ -166,29 +194,30 @@ class _Builder:
                 self._text(where, cells, REFERENCE) if self.has_references else None,
                 self._id(where, cells, PATIENT),
                 self._id(where, cells, "study_id"),
-                self._subgroups({name: value for name, value in cells.items() if name not in others}),
+                self._subgroups(where, {name: value for name, value in cells.items() if name not in others}),
             )
         )
         self.nulls += _missing(cells[TEXT])
 
     def finish(self, form: str, sha256: str) -> PredictionsFile:
-        if not self.rows:
+        rows = self.rows.finish()
+        if not rows:
             raise self._error("there is no row in the predictions file", "", "write one row per sample")
         return PredictionsFile(
             self.path,
             form,
             sha256,
-            tuple(self.rows),
+            rows,
             self.id_column,
             self.has_references,
             tuple(name for name in self.kept if name not in self.ignored),
             tuple(self.ignored),
-            sum(not row.prediction.strip() for row in self.rows),
+            sum(not row.prediction.strip() for row in rows),
             self.nulls,
         )
 
     def _first(self, where: str, cells: Mapping[str, Any]) -> None:
-        self.id_column, self.has_references = _id_column(self.path, where, cells), REFERENCE in cells
+        self.id_column, self.has_references = id_column(self.path, where, cells), REFERENCE in cells
 
     def _text(self, where: str, cells: Mapping[str, Any], column: str) -> str:
         if column not in cells:
@@ -224,34 +253,21 @@ class _Builder:
                 f"a {column} holds half of a surrogate pair, which is no character", where, "write the file as UTF-8"
             ) from None
 
-    def _subgroups(self, cells: Mapping[str, Any]) -> dict[str, str]:
+    def _subgroups(self, where: str, cells: Mapping[str, Any]) -> dict[str, str]:
         out: dict[str, str] = {}
         for name, value in cells.items():
+            self._check_unicode(name, "column's name", where)
             if not name or isinstance(value, (list, dict, bytes)):
                 self.ignored[name] = None
                 continue
             self.kept[name] = None
             if not _missing(value) and value != "":
                 out[name] = str(value)
+                self._check_unicode(out[name], "further column", where)
         return out
 
     def _error(self, what: str, where: str, fix: str) -> CxrbenchError:
         return CxrbenchError(what, where=f"{self.path}, {where}" if where else str(self.path), fix=fix)
-
-
-def _id_column(path: Path, where: str, names: Iterable[Any]) -> str:
-    """Which of the columns is the key; an error where there is none, or no prediction."""
-    there = [str(name) for name in names]
-    found = [name for name in ID_COLUMNS if name in there]
-    missing = " or ".join(ID_COLUMNS) if not found else TEXT if TEXT not in there else ""
-    if missing:
-        near = suggest(TEXT if found else ID_COLUMNS[0], there)
-        raise CxrbenchError(
-            f"the predictions file has no column {missing}{near}",
-            where=f"{path}, {where}",
-            fix=f"add it, or rename the column that holds it to {ID_COLUMNS[0] if not found else TEXT}",
-        )
-    return found[0]
 
 
 def _missing(value: Any) -> bool:
@@ -268,173 +284,10 @@ def _kind(value: Any) -> str:
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path, LARGEST)
     except FileNotFoundError as error:
         raise CxrbenchError("there is no such predictions file", where=str(path), fix="check the path") from error
     except OSError as error:
         raise CxrbenchError(
             f"the predictions file cannot be read: {error.strerror}", where=str(path), code=Exit.INFRASTRUCTURE
         ) from error
-
-
-def _decode(path: Path, body: bytes) -> str:
-    """UTF-8 with or without a byte order mark; anything else is an error that names the line."""
-    if body[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise CxrbenchError("the file is UTF-16, not UTF-8", where=str(path), fix=_recode(path, "UTF-16"))
-    try:
-        return body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = body.count(b"\n", 0, error.start) + 1
-        raise CxrbenchError(
-            "the file is not UTF-8", where=f"{path}, line {line}, byte {error.start}", fix=_recode(path, "WINDOWS-1252")
-        ) from None
-
-
-def _recode(path: Path, guess: str) -> str:
-    return f"iconv -f {guess} -t UTF-8 {path.name} > new{path.suffix}   (if {guess} is what it is)"
-
-
-def _jsonl(path: Path, body: bytes) -> Iterator[Record]:
-    # str.splitlines would also cut at U+2028, which may stand inside a JSON string.
-    lines = _decode(path, body).split("\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"line {number}"
-        try:
-            row = json.loads(line, object_pairs_hook=_unique)
-        except (ValueError, RecursionError):
-            cut = number == len(lines)
-            raise CxrbenchError(
-                "the last line is cut off" if cut else "a line is not JSON",
-                where=f"{path}, {where}",
-                fix="write the file again: it may lack more than this row" if cut else "one JSON object per line",
-            ) from None
-        except KeyError as error:
-            raise CxrbenchError(f"a line has the key {error} twice", where=f"{path}, {where}", fix="keep one") from None
-        if not isinstance(row, dict):
-            raise CxrbenchError("a line is no JSON object", where=f"{path}, {where}", fix="one JSON object per line")
-        yield where, row
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise KeyError(next(name for name in names if names.count(name) > 1))
-    return row
-
-
-def _delimited(delimiter: str) -> Callable[[Path, bytes], Iterator[Record]]:
-    def read(path: Path, body: bytes) -> Iterator[Record]:
-        text = _decode(path, body)
-        _check_separator(path, text.partition("\n")[0], delimiter)
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        try:
-            header = next(reader, [])
-            _check_header(path, header, "line 1")
-            if header:
-                _id_column(path, "line 1", header)
-            for row in reader:
-                if row:
-                    yield _csv_row(path, reader.line_num, header, row)
-        except csv.Error as error:
-            raise CxrbenchError(
-                f"the table cannot be read: {error}",
-                where=f"{path}, line {reader.line_num}",
-                fix='put texts with quotes or line breaks between double quotes, and write a quote as ""',
-            ) from error
-
-    return read
-
-
-def _check_separator(path: Path, line: str, delimiter: str) -> None:
-    """Refuse a table whose header is one once it is cut at another separator than the suffix says."""
-    wanted = {*ID_COLUMNS, TEXT}
-    names = {each: {cell.strip().strip('"').lower() for cell in line.split(each)} for each in SEPARATORS}
-    for separator, word in SEPARATORS.items():
-        if separator in line and wanted & names[separator] and not wanted & names[delimiter]:
-            suffix = {",": ".csv", "\t": ".tsv"}.get(separator)
-            raise CxrbenchError(
-                f"the columns are separated by {word}, not {SEPARATORS[delimiter]}",
-                where=f"{path}, line 1",
-                fix=f"give the file's name the ending {suffix}" if suffix else _with_commas(path),
-            )
-
-
-def _with_commas(path: Path) -> str:
-    """The command that writes a table of semicolons anew, every cell as it was."""
-    code = (
-        "import csv; "
-        f"csv.writer(open('new.csv', 'w', newline='', encoding='utf-8')).writerows("
-        f"csv.reader(open({path.name!r}, newline='', encoding='utf-8-sig'), delimiter=';'))"
-    )
-    return f"write it with commas: python3 -c {shlex.quote(code)}"
-
-
-def _check_header(path: Path, header: list[str], where: str) -> None:
-    """Refuse two columns of one name, by number: where the header is missing, its cells are a report's words."""
-    for number, name in enumerate(header, start=1):
-        first = header.index(name) + 1
-        if name and first != number:
-            raise CxrbenchError(
-                f"columns {first} and {number} have the same name", where=f"{path}, {where}", fix="rename or drop one"
-            )
-
-
-def _csv_row(path: Path, line: int, header: list[str], row: list[str]) -> Record:
-    where = f"line {line}"
-    if len(row) != len(header):
-        raise CxrbenchError(
-            f"a row has {len(row)} cells under {len(header)} columns",
-            where=f"{path}, {where}",
-            fix="put texts that hold the delimiter between double quotes; if it is the last row, it may be cut off",
-        )
-    cells = dict(zip(header, row, strict=True))
-    for name in (*ID_COLUMNS, PATIENT):
-        if FLOAT_ID.fullmatch(cells.get(name, "")):
-            raise CxrbenchError(
-                f"a {name} is a number with a decimal point",
-                where=f"{path}, {where}",
-                fix="write ids as text (pandas makes 5 into 5.0 beside empty cells, a spreadsheet makes long ones "
-                "into 1.2E+11); where the point belongs to them, use JSONL",
-            )
-    for name in (TEXT, REFERENCE):
-        if cells.get(name) in SPREADSHEET_ERRORS:
-            raise CxrbenchError(
-                f"a spreadsheet has put {cells[name]} in the place of a {name}",
-                where=f"{path}, {where}",
-                fix="export the table without opening it in a spreadsheet",
-            )
-    return where, cells
-
-
-def _parquet(path: Path, body: bytes) -> Iterator[Record]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    number = 0
-    try:
-        table = pq.ParquetFile(pa.BufferReader(body))
-        _check_header(path, list(table.schema_arrow.names), "schema")
-        for batch in table.iter_batches(batch_size=1024):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"row {number}", row
-    except UnicodeDecodeError:
-        raise CxrbenchError(
-            "a text is not UTF-8", where=f"{path}, rows {number + 1} to {number + 1024}", fix="write the file as UTF-8"
-        ) from None
-    except (pa.ArrowException, OSError) as error:
-        raise CxrbenchError(
-            "the Parquet file is damaged or cut off", where=str(path), fix="write it again, or use JSONL"
-        ) from error
-
-
-_READERS: Mapping[str, Callable[[Path, bytes], Iterator[Record]]] = {
-    ".jsonl": _jsonl,
-    ".ndjson": _jsonl,
-    ".csv": _delimited(","),
-    ".tsv": _delimited("\t"),
-    ".parquet": _parquet,
-}

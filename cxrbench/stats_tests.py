@@ -1,20 +1,19 @@
 """Tests on stored statistics: is the difference real, is it small enough, could it have been seen at all.
 
-Paired randomisation, Holm, non-inferiority, minimum detectable effect and the A/A check, all on the per-sample
-statistics and patient clusters of `stats`. Touches numpy, stats and errors only.
+Holm, non-inferiority, minimum detectable effect and the A/A check on the per-sample statistics and patient clusters of
+`stats`; the paired randomisation test has a room of its own. Touches numpy, stats and errors only.
 
 A difference is always candidate minus baseline.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cxrbench.errors import CxrbenchError
 from cxrbench.stats import (
@@ -23,45 +22,20 @@ from cxrbench.stats import (
     Interval,
     Method,
     Table,
-    Values,
     bootstrap,
     by_scored,
-    check_tables,
     chunks,
     coins,
     difference,
     jackknife,
-    point,
     replicate,
 )
-
-Pair = tuple[Table, Table]
-"""Baseline and candidate, over the same samples in the same order."""
+from cxrbench.stats_randomisation import Pair as Pair
+from cxrbench.stats_randomisation import Randomisation as Randomisation
+from cxrbench.stats_randomisation import paired_randomisation as paired_randomisation
 
 Sides = Literal[1, 2]
 """Whether a test looks for a difference in one direction, or in either."""
-
-_TIES = 1e-11
-"""Relative rounding of a sum over thousands of samples; differences closer than this count as equal."""
-
-
-@dataclass(frozen=True, slots=True)
-class Randomisation:
-    """Outcome of a paired randomisation test.
-
-    `p` is two-sided; `p_greater` and `p_less` are for "the candidate's value is greater" and "is less". `exact`: all
-    2^clusters exchanges were looked at. `undefined`: share of exchanges whose value was 0/0; they count against every
-    alternative.
-    """
-
-    difference: float
-    p: float
-    p_greater: float
-    p_less: float
-    permutations: int
-    exact: bool
-    clusters: int
-    undefined: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,42 +81,6 @@ class AaCheck:
     splits: int
     design_effect: float
     clusters: int
-
-
-def paired_randomisation(
-    pairs: Mapping[str, Pair], clusters: Sequence[Hashable], *, permutations: int = 10_000, seed: int = 0
-) -> dict[str, dict[str, Randomisation]]:
-    """Exchange the two systems' outputs patient by patient, and see how often the difference is as large.
-
-    Under the null hypothesis a patient's outputs of both systems could be swapped. All exchanges of all metrics are
-    one matrix product. Only clusters with a scored sample count. With 2^clusters <= `permutations` every exchange is
-    looked at and p is exact; otherwise p = (b + 1) / (m + 1), which is never 0 (Phipson & Smyth 2010).
-
-    Raises:
-        CxrbenchError: the runs were not scored on the same samples, or there are fewer than 100 permutations.
-    """
-    if permutations < 100:
-        raise CxrbenchError(f"{permutations} permutations cannot carry a p-value", fix="give at least 100, or 10000")
-    joined = {name: difference(*pair) for name, pair in pairs.items()}
-    check_tables(joined, clusters)
-    out: dict[str, dict[str, Randomisation]] = {}
-    for kept, groups in by_scored(joined, clusters):
-        exact = groups.count < 63 and 2**groups.count <= permutations
-        swaps = _all_swaps(groups.count) if exact else coins(groups.count, permutations, seed)
-        sides = {name: _take(pairs[name], joined[name].scored) for name in kept}
-        found = _exchanged(sides, kept, groups, swaps)
-        for name, pair in sides.items():
-            first, second, observed = point(pair[0]), point(pair[1]), point(kept[name])
-            ties = {value: _TIES * (abs(first[value]) + abs(second[value])) for value in observed}
-            out[name] = {
-                value: _p_values(number, found[name][value], ties[value], exact, groups.count)
-                for value, number in observed.items()
-            }
-    return {name: out[name] for name in pairs}
-
-
-def _take(pair: Pair, mask: NDArray[np.bool_]) -> Pair:
-    return pair[0].take(mask), pair[1].take(mask)
 
 
 def paired_bootstrap(
@@ -316,68 +254,3 @@ def _spread(left_out: Floats) -> float:
 
 def _design_effect(clustered: float, naive: float) -> float:
     return (clustered / naive) ** 2 if naive > 0 else float("nan")
-
-
-def _all_swaps(width: int) -> Iterator[Floats]:
-    for start in range(0, 2**width, 1 << 12):
-        numbers = np.arange(start, min(start + (1 << 12), 2**width))
-        yield ((numbers[:, None] >> np.arange(width)) & 1).astype(np.float64)
-
-
-def _exchanged(
-    pairs: Mapping[str, Pair], joined: Mapping[str, Table], groups: Clusters, swaps: Iterable[Floats]
-) -> dict[str, Values]:
-    """Differences after exchanging the systems in the clusters marked 1: table -> value name -> (m,)."""
-    sums = {name: groups.sums(table.rows) for name, table in joined.items() if table.metric.additive}
-    turned = [np.roll(part, part.shape[1] // 2, axis=1) - part for part in sums.values()]
-    stacked = np.hstack(turned) if turned else np.zeros((groups.count, 0))
-    ends = np.cumsum([part.shape[1] for part in turned])[:-1]
-    moved: list[Floats] = []
-    blocks: dict[str, list[Values]] = {name: [] for name in pairs if name not in sums}
-    for block in swaps:
-        moved.append(block @ stacked)
-        for name, parts in blocks.items():
-            parts.append(_exchanged_rows(pairs[name], block[:, groups.index]))
-    out: dict[str, Values] = {}
-    for name, shift in zip(sums, np.split(np.vstack(moved), ends, axis=1), strict=bool(sums)):
-        out[name] = _valued(joined[name], sums[name].sum(axis=0) + shift)
-    for name, parts in blocks.items():
-        out[name] = {value: np.concatenate([part[value] for part in parts]) for value in parts[0]}
-    return out
-
-
-def _valued(joined: Table, sums: Floats) -> Values:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return joined.metric.value(sums)
-
-
-def _exchanged_rows(pair: Pair, swapped: Floats) -> Values:
-    """For a metric that is no function of sums: both systems' rows one above the other, exchanged by weights."""
-    rows = np.vstack([pair[0].rows, pair[1].rows])
-    stay = 1 - swapped
-    with np.errstate(divide="ignore", invalid="ignore"):
-        first = pair[0].metric.value_weighted(rows, np.hstack([stay, swapped]))
-        second = pair[0].metric.value_weighted(rows, np.hstack([swapped, stay]))
-    return {name: second[name] - first[name] for name in first}
-
-
-def _p_values(observed: float, found: Floats, slack: float, exact: bool, clusters: int) -> Randomisation:
-    undefined = np.isnan(found)
-    if np.isnan(observed):
-        nan = float("nan")
-        return Randomisation(nan, nan, nan, nan, len(found), exact, clusters, float(undefined.mean()))
-
-    def p(as_large: NDArray[np.bool_]) -> float:
-        count = int(np.count_nonzero(as_large | undefined))
-        return count / len(found) if exact else (count + 1) / (len(found) + 1)
-
-    return Randomisation(
-        observed,
-        p(np.abs(found) >= abs(observed) - slack),
-        p(found >= observed - slack),
-        p(found <= observed + slack),
-        len(found),
-        exact,
-        clusters,
-        float(undefined.mean()),
-    )

@@ -163,6 +163,31 @@ tasks:
 """
 
 
+def test_no_row_of_a_comparison_is_broken_at_100_columns():
+    """The longest names that a primary value has; notes about many values are counted, not listed."""
+    from cxrbench.cli.show_compare import _cautions, _differences
+
+    def value(note):
+        return {
+            "baseline": 0.97411111, "candidate": 0.97032222, "difference": -0.00378889, "ci": [-0.0157, -0.0122],
+            "p": 0.675, "p_holm": 0.808, "mde": 0.0196, "primary": True, "higher_is_better": True,
+            "notes": {"MDE": note} if note else {},
+        }  # fmt: skip
+
+    names = ["micro_precision_14", "micro_recall_14", "macro_f1_14", "f1_enlarged_heart"]
+    metrics = {
+        "chexbert-f1:nicolson-example": {"values": {name: value("only 12 clusters: optimistic") for name in names}},
+        "semb-score:chexbert": {"values": {"semb_score": value("only 12 clusters: optimistic")}},
+        "meteor:raw": {"values": {"meteor": value("")}},
+    }
+    made = _differences(metrics, 0.95)
+    last = ["semb-score:chexbert semb_score", "meteor:raw meteor"]
+    first = [str(cell) for cell in made.columns[0].cells]
+    assert first == ["chexbert-f1:nicolson-example", *(f"  {name}" for name in names), *last]
+    assert max(map(len, first)) + 70 <= 100
+    assert _cautions(metrics) == ["MDE: only 12 clusters: optimistic (5 of 6 values (--json names them))"]
+
+
 def test_a_suite_is_the_comparisons_of_its_tasks(cli, pair, tmp_path):
     (tmp_path / "suite.yaml").write_text(SUITE)
     code, out, _ = cli("compare", "--suite", "suite.yaml", "--replicates", 200, "--json")

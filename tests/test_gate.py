@@ -293,6 +293,14 @@ def test_a_failure_needs_holm_over_all_blocking_tests():
     assert (first.p_holm, second.p_holm) == (0.02, 0.04)
 
 
+def test_a_test_that_could_not_fail_is_not_counted():
+    """Two patients differ: p cannot be below 1/4, whatever happens; the other test need not pay for it."""
+    hopeless = replace(findings(0.25)[0], name="h", size=0.0)
+    first, second = decide([*findings(0.03), hopeless], 0.05)
+    assert (first.status, first.p_holm) == ("fail", 0.03)
+    assert (second.status, second.p_holm) == ("undecided", None)
+
+
 def test_advisory_tests_are_not_counted():
     mixed = [*findings(0.03), *(replace(each, name="a") for each in findings(0.001, blocking=False))]
     first, second = decide(mixed, 0.05)
@@ -347,6 +355,45 @@ def test_values_of_one_metric_share_their_table():
     found = check(base, base, asked, **FAST)
     assert [each.status for each in found.findings] == ["pass", "pass", "pass", "undecided"]
     assert "undefined" in found.findings[3].reason  # no edema anywhere: 0/0
+
+
+def differing(patients):
+    """Two runs of 200 samples of 100 patients, ROUGE-L 0.3 everywhere but in the candidate's first patients."""
+    rows = np.column_stack([np.ones(200), np.full(200, 0.3)])
+    worse = rows.copy()
+    worse[: 2 * patients, 1] = 0.0
+    return tuple(
+        replace(evidence(seed), columns={ROUGE: column(ROUGE, each)}) for seed, each in ((1, rows), (2, worse))
+    )
+
+
+@pytest.mark.parametrize(
+    ("patients", "status", "said"),
+    [
+        (
+            4,
+            "undecided",
+            "too few to decide: the runs differ on 4 of 100 patients, and no exchange of these has p <= 0.05",
+        ),
+        (5, "fail", "worse than the baseline beyond doubt"),
+        (0, "pass", "not worse than the margin allows"),
+    ],
+)
+def test_too_few_patients_that_differ_are_undecided_with_their_number(patients, status, said):
+    """4 patients have 16 exchanges, of which the worst is not below 1/16; of 5 it is 1/32."""
+    finding = only(check(*differing(patients), policy(margin=0.005), **FAST))
+    assert (finding.status, finding.discordant) == (status, patients)
+    assert said in finding.reason
+
+
+def test_a_test_of_a_lower_level_says_so():
+    """All of 7 equal patients but one got worse: p = 8/128. The next smaller p is 1/128, so 5 % is not to be had."""
+    base, worse = differing(7)
+    rows = worse.columns[ROUGE].rows.copy()
+    rows[:2, 1] = 0.6
+    finding = only(check(base, changed(worse, ROUGE, rows=rows), policy(margin=0.005), replicates=20_000))
+    assert finding.status == "undecided"
+    assert "the runs differ on 7 of 100 patients, so the test of worse has level 0.8%, not 5%" in finding.reason
 
 
 def test_the_gate_never_imports_torch():

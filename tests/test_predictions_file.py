@@ -83,6 +83,7 @@ def test_words_that_look_like_nothing_stay_words(tmp_path, suffix, word):
     found = read_predictions(path)
     assert [row.prediction for row in found.rows] == [word, ""]
     assert found.empty == 1 + (not word.strip())
+    assert found.nothing_words == (word in {"NA", "null", "NaN", "None", "nan"}, 0)
 
 
 def test_what_pandas_makes_of_an_empty_cell_is_an_empty_prediction(tmp_path):

@@ -22,8 +22,8 @@ def test_every_stage_of_scoring_is_said(cli, tmp_path, talkative):
     code, _, err = cli("score", "p.jsonl", "--metrics", "bleu:raw,length", "--replicates", 200)
     assert code == 0
     assert "fitting metrics: 1 of 2" in err
-    assert "scoring pairs: 0 of 20" in err
-    assert "resampling: 0 of 200" in err
+    assert "scoring pairs: 20 to do" in err
+    assert "resampling: 200 to do" in err
 
 
 def test_a_rate_counts_what_this_process_did(capsys, talkative, monkeypatch):
@@ -36,6 +36,20 @@ def test_a_rate_counts_what_this_process_did(capsys, talkative, monkeypatch):
         report(1000, 1000)
     said = capsys.readouterr().err.splitlines()
     assert said == ["answering: 900 of 1000", "answering: 920 of 1000, 2.0/s, about 40 s left"]
+
+
+def test_a_stage_that_has_begun_says_what_there_is_to_do(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with progress.stages() as report:
+        now[0] = 60.0
+        report("resampling", 0, 10_000)
+        now[0] = 80.0
+        report("resampling", 5_000, 10_000)
+    assert capsys.readouterr().err.splitlines() == [
+        "resampling: 10000 to do",
+        "resampling: 5000 of 10000, 250.0/s, about 20 s left",
+    ]
 
 
 def test_lines_come_now_and_then(capsys, monkeypatch):

@@ -450,17 +450,23 @@ def test_sampled_randomisation_equals_a_naive_loop_on_a_ratio():
     def gap(a, b):
         return b[:, 1].sum() / b[:, 2].sum() - a[:, 1].sum() / a[:, 2].sum()
 
-    observed = gap(*rows)
+    def both(a, b):
+        """The difference, and the sum of the clusters' own ones, which orders ties."""
+        return round(gap(a, b), 10), round(sum(gap(a[ids == i], b[ids == i]) for i in range(15)), 10)
+
+    observed = both(*rows)
     found = []
     for flips in np.vstack([*coins(15, 500, 2)]):
         swap = flips[ids][:, None] > 0
-        found.append(gap(np.where(swap, rows[1], rows[0]), np.where(swap, rows[0], rows[1])))
-    found = np.array(found)
+        found.append(both(np.where(swap, rows[1], rows[0]), np.where(swap, rows[0], rows[1])))
+    assert len({first for first, _ in found}) < 450, "there are ties to order"
+    assert observed[0] > 0
     assert not ours.exact
-    assert ours.difference == pytest.approx(observed)
-    assert ours.p == (np.sum(np.abs(found) >= abs(observed) - 1e-12) + 1) / 501
-    assert ours.p_greater == (np.sum(found >= observed - 1e-12) + 1) / 501
-    assert ours.p_less == (np.sum(found <= observed + 1e-12) + 1) / 501
+    assert ours.difference == pytest.approx(observed[0])
+    assert ours.p_greater == (sum(each >= observed for each in found) + 1) / 501
+    assert ours.p_less == (sum(each <= observed for each in found) + 1) / 501
+    turned = [each if each[0] > 0 else (-each[0], -each[1]) for each in found]
+    assert ours.p == (sum(each >= observed for each in turned) + 1) / 501
 
 
 def test_sampled_p_is_near_the_exact_one_and_never_zero():
@@ -474,6 +480,79 @@ def test_sampled_p_is_near_the_exact_one_and_never_zero():
     assert sampled.p == pytest.approx(exact.p, abs=0.01)
     far = paired_randomisation(pair_of(np.zeros(50), np.ones(50)), list(range(50)), permutations=999)["m"]["ratio"]
     assert far.p == 0.001
+
+
+def exchanged_pairs(seed, clusters=8):
+    """A recall of few cases: patients with 1 to 4 positives each, of which two runs find other numbers; and patients
+    who do not differ. Every exchange of it as a pair of its own, so that levels can be counted instead of estimated."""
+    rng = np.random.default_rng(seed)
+    positives = rng.integers(1, 5, clusters)
+    hits = rng.integers(0, positives + 1, (2, clusters))
+    hits[1, :2] = hits[0, :2]
+    for number in range(2**clusters):
+        swap = (number >> np.arange(clusters)) & 1 > 0
+        sides = np.where(swap, hits[1], hits[0]), np.where(swap, hits[0], hits[1])
+        yield tuple(
+            Table(np.column_stack([np.ones(clusters), side, positives]).astype(float), Ratio()) for side in sides
+        )
+
+
+def plain_p_less(pair):
+    """The share of all exchanges with as small a difference, every tie counted."""
+    first, second = (table.rows for table in pair)
+    gaps = second[:, 1] - first[:, 1]
+    signs = 1 - 2 * ((np.arange(2 ** len(gaps))[:, None] >> np.arange(len(gaps))) & 1)
+    return np.mean(signs @ gaps <= gaps.sum())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ordering_ties_keeps_the_level_and_wastes_less_of_it(seed):
+    pairs = list(exchanged_pairs(seed))
+    found = [paired_randomisation({"m": pair}, list(range(8)))["m"]["ratio"] for pair in pairs]
+    assert all(each.exact for each in found)
+    for side in ("p", "p_less", "p_greater"):
+        p = np.array([getattr(each, side) for each in found])
+        for alpha in np.unique(p):
+            assert np.mean(p <= alpha) <= alpha + 1e-12, side
+    plain = np.array([plain_p_less(pair) for pair in pairs])
+    ours = np.array([each.p_less for each in found])
+    assert (ours <= plain + 1e-12).all()
+    assert ours.mean() < plain.mean()
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.05, 0.2])
+def test_the_size_of_a_test_is_how_often_it_claims_something(alpha):
+    found = [
+        paired_randomisation({"m": pair}, list(range(8)), alpha=alpha)["m"]["ratio"] for pair in exchanged_pairs(5)
+    ]
+    sizes = {round(each.size, 12) for each in found}
+    for side in ("p_less", "p_greater"):
+        assert sizes == {np.mean([getattr(each, side) <= alpha for each in found])}
+
+
+@pytest.mark.parametrize(("differing", "size"), [(0, 0.0), (2, 0.0), (4, 0.0), (5, 1 / 32), (6, 3 / 64)])
+@pytest.mark.parametrize("metric", [Ratio(), Weighted()])
+def test_few_discordant_patients_cannot_reach_a_level(differing, size, metric):
+    """4 patients have 16 exchanges, so no p is below 1/16; 6 of different weight have 64, of which 3 are within 5 %."""
+    first = np.random.default_rng(0).normal(0, 1, 60)
+    second = first.copy()
+    second[:differing] += 2.0 ** np.arange(differing)
+    pair = mean_table(first, metric), mean_table(second, metric)
+    found = paired_randomisation({"m": pair}, list(range(60)), permutations=8_000)["m"]["ratio"]
+    assert found.discordant == differing
+    assert found.size == pytest.approx(size, abs=0.006)
+    assert (found.size == 0) == (size == 0)
+
+
+def test_a_difference_of_zero_has_p_one():
+    """Also where patients' own values would order the ties: nobody should read a p of 0.9 beside no difference."""
+    rows = [
+        np.column_stack([np.ones(6), hits, [4, 2, 1, 1, 1, 1]]) for hits in ([2, 0, 0, 0, 0, 0], [0, 2, 0, 0, 0, 0])
+    ]
+    pair = Table(rows[0].astype(float), Ratio()), Table(rows[1].astype(float), Ratio())
+    found = paired_randomisation({"m": pair}, list(range(6)), permutations=100)["m"]["ratio"]
+    assert found.difference == 0
+    assert found.p == 1
 
 
 def test_randomisation_by_weights_equals_by_sums():

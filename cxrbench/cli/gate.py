@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -184,7 +185,7 @@ def _same_task(task: dict[str, object], against: Evidence) -> None:
 
 
 def _show(gate: Gate, source: str) -> None:
-    from cxrbench.cli.show import console, whole
+    from cxrbench.cli.show import console, whole, wrapped
 
     out = console()
     about = gate.candidate or gate.baseline
@@ -200,7 +201,8 @@ def _show(gate: Gate, source: str) -> None:
     out.print()
     out.print(whole(_table(gate), names=False))
     for each in gate.findings:
-        out.print(f"{each.name}{'' if each.blocking else ' (advisory)'}: {each.reason}")
+        said = f"{each.name}{'' if each.blocking else ' (advisory)'}: {each.reason}"
+        out.print("\n".join(wrapped(said, out.width)), soft_wrap=True)
     sure = 1 - gate.policy.alpha
     out.print(
         f"\nchange = after - before (limit: the margin), for guards after / before; bounds one-sided at {sure:.0%};\n"
@@ -213,10 +215,25 @@ def _table(gate: Gate) -> Table:
 
     heads = ["check", "", "before", "after", "change", "bounds", "limit", "p Holm", "MDE"]
     made = table(heads, right=range(2, 9), gap=0)
-    for each in gate.findings:
+    for each, name in zip(gate.findings, _labels(made, [each.name for each in gate.findings], 25), strict=True):
         lower = " ↓" if each.higher_is_better is False else ""
-        made.add_row(f"{each.name}{lower}", each.status, *_cells(each))
+        made.add_row(f"{name}{lower}", each.status, *_cells(each))
     return made
+
+
+def _labels(made: Table, names: list[str], width: int) -> Iterator[str]:
+    """The first cell of each row; where a name is too wide, its metric gets a row of its own before."""
+    above = ""
+    for name in names:
+        key, _, value = name.partition(" ")
+        if len(name) <= width or ":" not in key:
+            above = ""
+            yield name
+            continue
+        if key != above:
+            made.add_row(key, *[""] * (len(made.columns) - 1))
+        above = key
+        yield f"  {value}"
 
 
 def _cells(each: Finding) -> list[str]:
@@ -245,7 +262,7 @@ def _brief(value: float | None, guard: bool) -> str:
 
 
 def _show_plans(plans: list[Plan], against: Evidence, asked: Policy, source: str) -> None:
-    from cxrbench.cli.show import console, table, whole
+    from cxrbench.cli.show import console, table, whole, wrapped
     from cxrbench.gate_plan import advice
 
     out = console()
@@ -256,16 +273,16 @@ def _show_plans(plans: list[Plan], against: Evidence, asked: Policy, source: str
         heads = ["", "limit", "decidable", "P(pass)", "P(undecided)", "P(fail)", "", "P(pass)", "P(fail)"]
         made = table(heads, right=(1, 2, 3, 4, 5, 7, 8), gap=1)
         made.add_row("", "", "", "no change", "", "", "", "drop of", "the margin")
-        for check_ in each.checks:
+        for check_, name in zip(each.checks, _labels(made, [one.name for one in each.checks], 21), strict=True):
             made.add_row(
-                check_.name, f"{check_.margin:g}", f"{check_.mde:.4f}", *_percents(check_.unchanged), "",
+                name, f"{check_.margin:g}", f"{check_.mde:.4f}", *_percents(check_.unchanged), "",
                 f"{check_.dropped.passed:.1%}", f"{check_.dropped.failed:.1%}",
             )  # fmt: skip
         made.add_row("whole verdict", "", "", *_percents(each.unchanged), "all", *_two(each.dropped))
         made.add_row("", "", "", "", "", "", "one", *_two(each.one_dropped))
         out.print(whole(made, names=False))
         for line in advice(each):
-            out.print(line)
+            out.print("\n".join(wrapped(line, out.width)), soft_wrap=True)
     out.print(
         "\ndecidable: the smallest margin that an unchanged model passes, and the smallest drop that one\n"
         "test shows, with probability 0.8. all: every metric drops by its margin; one: only the one\n"

@@ -15,10 +15,12 @@ from cxrbench.cli.show import (
     flowing,
     interval,
     many,
+    named,
     rows_of,
     signed,
     table,
     whole,
+    wrapped,
 )
 
 if TYPE_CHECKING:
@@ -40,10 +42,10 @@ def show_comparison(result: Mapping[str, Any]) -> None:
         out.print()
         out.print(whole(_differences(pair["metrics"], result["ci_level"]), names=False))
         for line in _beside(pair, out.width):
-            out.print(line)
+            out.print(line, soft_wrap=True)
         show_groups(out, pair, result["ci_level"])
         show_moved(out, pair)
-        for line in pairwise_lines(pair):
+        for line in pairwise_lines(pair, out.width):
             out.print(line)
     out.print(
         f"\nΔ = candidate - baseline; p from {'patient' if result['cluster_unit'] == 'patient' else 'sample'} swaps; "
@@ -52,7 +54,7 @@ def show_comparison(result: Mapping[str, Any]) -> None:
     )
 
 
-def pairwise_lines(pair: Mapping[str, Any]) -> list[str]:
+def pairwise_lines(pair: Mapping[str, Any], width: int) -> list[str]:
     """What a judge said of the two runs' reports, if one was asked."""
     found = pair.get("pairwise")
     if found is None:
@@ -65,17 +67,25 @@ def pairwise_lines(pair: Mapping[str, Any]) -> list[str]:
     for name, value in found["values"].items():
         lines.append(f"  {name.replace('_', ' '):<28} {figure(value['value'])} {interval(value['ci'])}")
     failed = [f"{found['failed']} failed: {'; '.join(found['reasons'])}"] if found["failed"] else []
-    return [*lines, *(f"  {line}" for line in [*failed, *found["notes"]])]
+    return [*lines, *("\n".join(wrapped(line, width, "  ")) for line in [*failed, *found["notes"]])]
+
+
+NAME_WIDTH = 32
+"""Columns for a metric and its value on one line, where 100 are to hold all."""
 
 
 def _differences(metrics: Mapping[str, Any], level: float) -> Table:
     heads = ["metric", "", "baseline", "candidate", "Δ", f"{level:.0%} interval", "p", "p Holm", "MDE"]
     made = table(heads, right=range(2, 9), gap=0)
     for key, body in metrics.items():
-        for name in rows_of_primary(body["values"]):
+        names = rows_of_primary(body["values"])
+        alone = len(names) == 1 and len(f"{key} {names[0]}") <= NAME_WIDTH
+        if not alone and names:
+            made.add_row(key, *[""] * 8)
+        for name in names:
             value = body["values"][name]
             made.add_row(
-                f"{key} {name}",
+                f"{key} {name}" if alone else f"  {name}",
                 ARROWS[value["higher_is_better"]],
                 figure(value["baseline"]),
                 figure(value["candidate"]),
@@ -92,8 +102,8 @@ def _beside(pair: Mapping[str, Any], width: int) -> list[str]:
     """Lines below the table: samples won and lost, what was not compared, cautions."""
     lines = tally_lines(pair["metrics"], width)
     if pair["left_out"]:
-        lines.append(f"scored in one run only, so not compared: {', '.join(pair['left_out'])}")
-    lines += _cautions(pair["metrics"])
+        lines += flowing("scored in one run only, so not compared:", pair["left_out"], width)
+    lines += [part for line in _cautions(pair["metrics"]) for part in wrapped(line, width)]
     for key, body in pair["metrics"].items():
         lost = body["only_baseline"] + body["only_candidate"]
         if lost:
@@ -114,7 +124,7 @@ def _cautions(metrics: Mapping[str, Any]) -> list[str]:
             for what, note in body["values"][name].get("notes", {}).items():
                 noted.setdefault(f"{what}: {note}", []).append(f"{key} {name}")
     total = sum(len(rows_of_primary(body["values"])) for body in metrics.values())
-    return [f"{note} ({'all' if len(where) == total else ', '.join(where)})" for note, where in noted.items()]
+    return [f"{note} ({named(where, total)})" for note, where in noted.items()]
 
 
 def rows_of_primary(values: Mapping[str, Any]) -> list[str]:
@@ -157,6 +167,8 @@ def show_groups(out: Console, pair: Mapping[str, Any], level: float) -> None:
                         signed(cell["difference"]), interval(cell["ci"]), signed(gap["value"]), interval(gap["ci"]),
                     )  # fmt: skip
                 out.print(whole(made, names=False))
+                for line in _small(body["groups"], out.width):
+                    out.print(line, soft_wrap=True)
                 spread = body["spread"]
                 if spread["baseline"] is not None and spread["candidate"] is not None:
                     out.print(
@@ -167,6 +179,15 @@ def show_groups(out: Console, pair: Mapping[str, Any], level: float) -> None:
             "gap = the group minus all other samples, in the candidate; percentile intervals, not adjusted\n"
             f"for their number (--json has p and p Holm of {many(pair['group_tests'], 'difference')})"
         )
+
+
+def _small(groups: Mapping[str, Any], width: int) -> list[str]:
+    """What hinders an interval in a group (few patients), once per note."""
+    noted: dict[str, list[str]] = {}
+    for group, cell in groups.items():
+        if cell["note"]:
+            noted.setdefault(cell["note"], []).append(group)
+    return [part for note, where in noted.items() for part in wrapped(f"{', '.join(where)}: {note}", width)]
 
 
 def show_moved(out: Console, pair: Mapping[str, Any]) -> None:
