@@ -23,7 +23,7 @@ from cxrbench.scores import load_scores
 from cxrbench.store import RunFolder
 from cxrbench.types import Image, Sample
 from tests.commands import cli  # noqa: F401  (a fixture)
-from tests.reader_runs import make_runs, poison
+from tests.reader_runs import judge, make_runs, poison
 
 
 def quiet(stage, done, total):
@@ -83,7 +83,7 @@ def test_stored_labels_and_entities_are_those_the_metrics_counted(cli, tmp_path)
 
 
 def test_the_page_is_made_without_torch(cli, tmp_path):
-    make_runs(tmp_path, test=4)
+    judge(make_runs(tmp_path, test=4), "green")
     code = (
         "import sys; from cxrbench.cli.main import app;"
         f"app(['explore', '{tmp_path}/random-report', '-o', '{tmp_path}/page.html'], standalone_mode=False);"
@@ -91,6 +91,10 @@ def test_the_page_is_made_without_torch(cli, tmp_path):
         f" '{tmp_path}/form.html'], standalone_mode=False); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert all(
+        "On: " in row["runs"][0]["judged"][0][2][0][1]
+        for row in data_of((tmp_path / "page.html").read_bytes())["samples"]
+    )
 
 
 def test_credentialed_pages_are_private_and_say_so(cli, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -309,6 +310,13 @@ def test_names_are_made_visible():
 def test_shipped_boards_build(name):
     board = make_board(*find_board(name), "public")
     assert len(html(board).encode()) < 8e6
+
+
+def test_signatures_stand_whole_in_the_page():
+    board = make_board(*find_board("demo"), "public")
+    longest = max((column.signature for column in board.tasks[0].columns), key=len)
+    assert len(longest) > 200
+    assert f"<code>{escape(longest)}</code>" in html(board)
 
 
 def test_the_demo_board_tells_the_models_apart():

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cxrbench.cli import options as opt
+from cxrbench.cli.judging import Rubrics
 
 
 class PictureChoice(StrEnum):
@@ -28,6 +29,7 @@ def explore(
     runs: Annotated[list[Path], typer.Argument(help="Run folders of one task, up to four.", show_default=False)],
     output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.", show_default=False)],
     pictures: PagePictures = PictureChoice.ALL,
+    rubrics: Rubrics = None,
     public: Annotated[
         bool, typer.Option("--public", help="Readable by others; refused for credentialed data.")
     ] = False,
@@ -44,12 +46,21 @@ def explore(
     from cxrbench.cli.progress import stages
     from cxrbench.report.explorer import explore as make_page
     from cxrbench.report.explorer import write_page
+    from cxrbench.report.explorer_judges import read_rubrics
     from cxrbench.store import find_run
 
     folders = [find_run(str(path)) for path in runs]
     roots = opt.roots(reports, images, tables, annotations, None)
     with stages("samples") as report:
-        made = make_page(folders, opt.load_config(config), roots, pictures.value, report, public=public)
+        made = make_page(
+            folders,
+            opt.load_config(config),
+            roots,
+            pictures.value,
+            report,
+            public=public,
+            rubrics=read_rubrics(rubrics or []),
+        )
     write_page(output, made.html, public=public)
     for note in made.notes:
         typer.echo(f"note: {note}", err=True)

@@ -180,7 +180,7 @@ def read_summary_file(file: Path) -> Summary:
         body = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
     except OSError as error:
         raise CxrbenchError(f"the summary cannot be read: {error.strerror}", where=str(file)) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _no_summary(file) from error
     if not isinstance(body, dict) or body.get("what") != WHAT:
         raise _no_summary(file)

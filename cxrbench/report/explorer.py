@@ -18,12 +18,14 @@ from cxrbench.errors import CxrbenchError
 from cxrbench.report import page
 from cxrbench.report.explorer_data import Laid, coverage, lay, marked, page_columns, page_samples
 from cxrbench.report.explorer_images import Pictures, Progress, Thumbnails, find_samples, thumbnails
+from cxrbench.report.explorer_judges import heard
 from cxrbench.report.leaderboard import visible
 from cxrbench.types import Access
 
 if TYPE_CHECKING:
     from cxrbench.config import Config
     from cxrbench.data.base import Roots
+    from cxrbench.judges.rubric import Rubric
     from cxrbench.store import RunFolder
 
 LARGE = 50_000_000
@@ -44,6 +46,8 @@ class Explorer:
     coverage: Mapping[str, Mapping[str, Any]]
     notes: tuple[str, ...]
     access: Access
+    answers: Mapping[str, int]
+    """Reports with an answer of a judge, by judged metric."""
 
 
 def check_public(access: Access) -> None:
@@ -62,9 +66,16 @@ def check_public(access: Access) -> None:
 
 
 def explore(
-    runs: Sequence[RunFolder], config: Config, roots: Roots, pictures: Pictures, progress: Progress, *, public: bool
+    runs: Sequence[RunFolder],
+    config: Config,
+    roots: Roots,
+    pictures: Pictures,
+    progress: Progress,
+    *,
+    public: bool,
+    rubrics: Sequence[Rubric] = (),
 ) -> Explorer:
-    """Make the page of runs.
+    """Make the page of runs. `rubrics` are those that judges were asked by in place of the built-in ones.
 
     Raises:
         CxrbenchError: the runs do not belong side by side, their data are not at hand, or `public` may not be.
@@ -77,14 +88,25 @@ def explore(
     drawn = pictures_of(laid, config, roots, pictures, progress)
     about = coverage(laid, found)
     samples, kinds = page_samples(laid, found)
+    judged = heard(laid, rubrics)
     for row in samples:
         row["images"] = [list(image) for image in drawn.of.get(row["id"], ())]
-    notes = (*_notes(laid, about), *drawn.notes)
+        for at, run in enumerate(row["runs"]):
+            run["judged"] = [each.said[at].get(row["id"]) for each in judged]
+    notes = (*_notes(laid, about), *(note for each in judged for note in each.notes), *drawn.notes)
     data = {
         "columns": [{"key": key, "better": better} for key, better in page_columns(laid)],
         "runs": [visible(side.name) for side in laid.sides],
         "labels": list(LABELS),
         "kinds": kinds,
+        "judged": [
+            {
+                "metric": visible(each.metric),
+                "judges": [visible(name) for name in each.judges],
+                "categories": [visible(name.replace("_", " ")) for name in each.categories],
+            }
+            for each in judged
+        ],
         "samples": samples,
         "block": BLOCK,
         "stored": {name: bool(each["stored"]) for name, each in about.items()},
@@ -95,7 +117,8 @@ def explore(
             f"the page would have {len(html) / 1e6:.0f} MB, more than browsers open well ({LARGE // 1_000_000} MB)",
             fix="name fewer runs, --pictures key for one image of each sample, or runs made with --limit",
         )
-    return Explorer(html, len(samples), len(drawn.data), drawn.size, about, notes, laid.access)
+    answers = {each.metric: each.answered for each in judged}
+    return Explorer(html, len(samples), len(drawn.data), drawn.size, about, notes, laid.access, answers)
 
 
 def pictures_of(

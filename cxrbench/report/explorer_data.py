@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from cxrbench.artifacts import FOLDER
 from cxrbench.config import Config
 from cxrbench.data.chexpert import LABELS
 from cxrbench.data.samples import clusters_of
@@ -23,6 +24,8 @@ from cxrbench.hashed_ids import hashed_id, reference_key
 from cxrbench.metrics.base import SCORED
 from cxrbench.report.explorer_marks import Entity, Stored, entities, stored_annotations
 from cxrbench.scores import is_dummy, load_scores
+from cxrbench.scoring import Scored
+from cxrbench.spec import FORMS, KEPT_APART
 from cxrbench.store import RunFolder, differences
 from cxrbench.tables import read_samples
 from cxrbench.types import Access, Prediction, Sample
@@ -45,11 +48,17 @@ class Side:
     columns: tuple[Column, ...]
     text: str
     """The task's normalisation."""
+    judged: tuple[Scored, ...] = ()
+    """What judges gave."""
+
+    def answered(self, sample_id: str) -> bool:
+        """Whether there is a report, be it empty."""
+        row = self.predictions.get(sample_id)
+        return row is not None and not row.failed
 
     def said(self, sample_id: str) -> str:
         """The report as it was scored; empty where there is none."""
-        row = self.predictions.get(sample_id)
-        return "" if row is None or row.failed else normalise(self.text, row.text or "")
+        return normalise(self.text, self.predictions[sample_id].text or "") if self.answered(sample_id) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,11 @@ class Laid:
     access: Access
     task: Mapping[str, Any]
     left_out: int
+
+    @property
+    def dataset(self) -> str:
+        """The data set's name."""
+        return str(self.task["dataset"]["name"])
 
 
 def lay(runs: Sequence[RunFolder]) -> Laid:
@@ -107,6 +121,14 @@ def _check(runs: Sequence[RunFolder]) -> None:
         manifest = run.manifest()
         if is_dummy(manifest):
             raise CxrbenchError("the reports of a model with random weights say nothing", where=str(run.path))
+        form = FORMS.get(manifest.task["kind"], "text")
+        if form in KEPT_APART:
+            raise CxrbenchError(
+                f"the page lays texts side by side, and the answers of this run are {form}",
+                where=str(run.path),
+                fix=f"they are files in {run.path / FOLDER}, named in its predictions; "
+                f"cxrbench compare RUN RUN has the numbers",
+            )
         shared = ("task", "data")
         changed = differences({k: first.get(k) for k in shared}, {k: manifest.identity.get(k) for k in shared})
         if changed:
@@ -134,7 +156,8 @@ def names(runs: Sequence[RunFolder]) -> list[str]:
 def _side(run: RunFolder, name: str) -> Side:
     values: dict[str, Mapping[str, float | None]] = {}
     columns: list[Column] = []
-    for scored in load_scores(run) if (run.path / "summary.json").exists() else ():
+    stored = load_scores(run) if (run.path / "summary.json").exists() else []
+    for scored in stored:
         if not scored.metric.additive or scored.statistics is None:
             continue  # a number that is no function of sums has no value of a single sample
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -146,7 +169,8 @@ def _side(run: RunFolder, name: str) -> Side:
                 columns.append((key, about.higher_is_better))
                 pairs = zip(scored.sample_ids, found[value], done, strict=True)
                 values[key] = {name: _number(float(number)) if ok else None for name, number, ok in pairs}
-    return Side(run, name, run.predictions(), values, tuple(columns), str(run.manifest().task["text"]))
+    judged = tuple(scored for scored in stored if scored.metric.judge)
+    return Side(run, name, run.predictions(), values, tuple(columns), str(run.manifest().task["text"]), judged)
 
 
 def _number(value: float) -> float | None:
@@ -182,16 +206,11 @@ def marked(laid: Laid, config: Config) -> Marked:
 def coverage(laid: Laid, found: Marked) -> dict[str, dict[str, Any]]:
     """How many of the texts have a stored annotation, by annotator, and whose."""
     texts = [s.target for s in laid.samples]
-    texts += [side.said(s.sample_id) for side in laid.sides for s in laid.samples if _answered(side, s)]
+    texts += [side.said(s.sample_id) for side in laid.sides for s in laid.samples if side.answered(s.sample_id)]
     return {
         name: {"weights": each.weights, "stored": sum(text in each.by_text for text in texts), "texts": len(texts)}
         for name, each in (("chexbert", found.labels), ("radgraph", found.entities))
     }
-
-
-def _answered(side: Side, sample: Sample) -> bool:
-    row = side.predictions.get(sample.sample_id)
-    return row is not None and not row.failed
 
 
 def page_columns(laid: Laid) -> tuple[Column, ...]:
@@ -215,7 +234,8 @@ def page_samples(laid: Laid, found: Marked) -> tuple[list[dict[str, Any]], list[
 def _row(laid: Laid, found: Marked, columns: list[str], kinds: dict[str, int], at: int) -> dict[str, Any]:
     sample = laid.samples[at]
     reference = _entities(found, sample.target)
-    sides = [_entities(found, side.said(sample.sample_id)) if _answered(side, sample) else None for side in laid.sides]
+    name = sample.sample_id
+    sides = [_entities(found, side.said(name)) if side.answered(name) else None for side in laid.sides]
     said = [{each.element for each in some} if some is not None else set() for some in sides]
     true = {each.element for each in reference or ()}
     runs = []
@@ -240,10 +260,10 @@ def _answer(side: Side, sample: Sample, found: Marked, columns: list[str], marks
     return {
         "text": text,
         "outcome": row.outcome if row is not None else "not answered yet",
-        "failed": not _answered(side, sample),
+        "failed": not side.answered(sample.sample_id),
         "cut": row is not None and row.finish_reason == "length",
         "values": [side.values.get(key, {}).get(sample.sample_id) for key in columns],
-        "labels": _labels(found, text) if _answered(side, sample) else None,
+        "labels": _labels(found, text) if side.answered(sample.sample_id) else None,
         "marks": marks,
     }
 

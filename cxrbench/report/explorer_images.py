@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image as Picture
 
+from cxrbench.data.confined import Confined
 from cxrbench.data.image_cache import CachedReader
 from cxrbench.data.images import ImageFailure, read_grey
 from cxrbench.data.load import TaskData
@@ -75,7 +76,7 @@ def find_samples(run: RunFolder, config: Config, roots: Roots) -> tuple[Mapping[
             fix="--images with those of the run, or --pictures none for a page of texts",
         )
     read = CachedReader(data.entry.image_cache) if data.entry.image_cache is not None else read_grey
-    return {sample.sample_id: sample for sample in found.samples}, read
+    return {sample.sample_id: sample for sample in found.samples}, Confined(read, data.entry.roots)
 
 
 def thumbnails(

@@ -142,7 +142,11 @@ def _entry(run: RunFolder, manifest: Manifest, confidence: Confidence) -> Run:
         not_scored={key: why["reason"] for key, why in summary["not_scored"].items()},
         slices=_slices(run, summary, confidence),
         speed={key: float(speed[key]) for key in REPORTED_SPEED if speed.get(key) is not None},
-        machine={key: str(value) for key, value in speed.get("machine", {}).items() if key != "packages"},
+        machine={
+            key: str(value)
+            for key, value in {**speed.get("machine", {}), **speed.get("measured", {})}.items()
+            if key not in ("packages", "scope", "readers")
+        },
         notes=tuple(summary.get("notes", ())),
         ci_level=summary["ci_level"],
         ci_method=summary["ci_method"],

@@ -16,6 +16,9 @@ from cxrbench.report.published import Published
 _SIGNS = 4
 """Significant digits of charts and tests in the page; values and intervals are unrounded."""
 
+WHOLE = 4000
+"""Characters of a signature or a note: one that is cut short cannot be copied or compared."""
+
 
 def figure(value: float | None) -> str:
     """A number as the page shows it.
@@ -50,7 +53,7 @@ def html(board: Board) -> str:
     return page.render(
         "leaderboard.html.j2",
         policy=page.policy(app, chart),
-        style=page.own(page.text_of("page.css")),
+        style=page.own(page.text_of("page.css") + page.text_of("leaderboard.css")),
         app=page.own(app),
         plotly=page.own(page.packed_plotly()),
         data=page.data_json(board_data(board)),
@@ -141,7 +144,7 @@ def _column_view(column: ColumnAbout) -> dict[str, Any]:
         "arrow": better,
         "words": words,
         "better": {True: "high", False: "low", None: ""}[column.higher_is_better],
-        "signature": visible(column.signature),
+        "signature": visible(column.signature, WHOLE),
         "mixed": column.mixed,
     }
 
@@ -180,7 +183,7 @@ def _cell(task: TaskBoard, entry: Entry, column: ColumnAbout) -> dict[str, Any]:
         "n": cell.n if cell.n != entry.run.n else None,
         "why": visible(cell.note),
         "other": comparable(cell.signature) != column.signature,
-        "signature": visible(cell.signature),
+        "signature": visible(cell.signature, WHOLE),
     }
 
 
@@ -244,7 +247,10 @@ def _notes(task: TaskBoard) -> list[str]:
         for note in entry.run.notes:
             said.setdefault(note, []).append(entry.label)
     whole = len(task.entries)
-    return [visible(note if len(labels) == whole else f"{', '.join(labels)}: {note}") for note, labels in said.items()]
+    return [
+        visible(note if len(labels) == whole else f"{', '.join(labels)}: {note}", WHOLE)
+        for note, labels in said.items()
+    ]
 
 
 def board_data(board: Board) -> dict[str, Any]:
@@ -316,7 +322,7 @@ def _value_data(cell: Cell | None, place: tuple[int, int, int] | None, column: C
         return None
     low, high = cell.ci or (None, None)
     made = comparable(cell.signature)
-    other = None if made == column.signature else visible(made)
+    other = None if made == column.signature else visible(made, WHOLE)
     return [cell.value, low, high, cell.n, cell.failed, *(place or (None, None, None)), other]
 
 

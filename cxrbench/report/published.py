@@ -71,11 +71,11 @@ def published_files() -> dict[str, Path]:
     return {file.stem: file for file in sorted((shipped("baselines") / "published").glob("*.yaml"))}
 
 
-def read_published(name: str, task: str) -> Published:
-    """The published table called `name`, for a task.
+def published_table(name: str) -> Published:
+    """The published table called `name`.
 
     Raises:
-        CxrbenchError: there is none, it is wrong, or it stands beside another task.
+        CxrbenchError: there is none, or it is wrong.
     """
     files = published_files()
     if name not in files:
@@ -83,7 +83,16 @@ def read_published(name: str, task: str) -> Published:
             f"there are no published figures called {name!r}{suggest(name, files)}",
             fix=f"one of: {', '.join(files) or 'none'}",
         )
-    found = read_yaml(files[name], Published, "a table of published figures", "baselines/README.md explains the keys")
+    return read_yaml(files[name], Published, "a table of published figures", "baselines/README.md explains the keys")
+
+
+def read_published(name: str, task: str) -> Published:
+    """The published table called `name`, for a task.
+
+    Raises:
+        CxrbenchError: there is none, it is wrong, or it stands beside another task.
+    """
+    found = published_table(name)
     if found.task != task:
         raise CxrbenchError(
             f"the figures {name} belong beside {found.task}, not {task}", fix=f"published of the task {found.task}"

@@ -6,25 +6,39 @@ import json
 
 import pytest
 
+from cxrbench.report.aggregate import write_summary
 from cxrbench.report.board_spec import find_board
 from cxrbench.report.leaderboard import make_board
 from cxrbench.report.leaderboard_page import html
 from tests.board_summaries import F1, RADCLIQ, ROUGE, run, summary
-from tests.browser.conftest import AXE
+from tests.browser.conftest import NO_CHARTS, on_paper
 from tests.test_leaderboard import HOSTILE, board_of
 
 pytestmark = pytest.mark.browser
 
 MODELS = ["delta", "alpha", "charlie", "bravo"]
 
+IN_SIGHT = """(() => {
+  const row = document.querySelector("tr.chosen").getBoundingClientRect();
+  return row.top >= 0 && row.bottom <= innerHeight;
+})()"""
 
-@pytest.fixture
-def board_file(tmp_path):
+
+@pytest.fixture(scope="module")
+def board_file(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("board")
     runs = [run(i, name, consumed=("1 image",) if i else ("1 image", "indication")) for i, name in enumerate(MODELS)]
-    board = board_of(tmp_path, summary(runs), further="rank_across_inputs: true")
-    file = tmp_path / "board.html"
+    board = board_of(folder, summary(runs), further="rank_across_inputs: true")
+    file = folder / "board.html"
     file.write_text(html(board))
     return file
+
+
+def drawn(page):
+    """Wait for both charts."""
+    page.locator("[data-views]").first.scroll_into_view_if_needed()
+    for name in ("forest", "pareto"):
+        page.locator(f"[data-view={name}] svg.main-svg").first.wait_for()
 
 
 def names(page):
@@ -82,8 +96,24 @@ def test_the_address_brings_back_what_was_seen(opened, board_file):
     assert names(again) == ["alpha", "charlie", "delta"]
     assert again.get_by_label("Filter").input_value() == "l"
     assert again.locator("[data-do=against]").input_value() == "1"
-    linked = opened(board_file, "#run=0-00000002")
+    linked = opened(board_file, "#run=0-00000002", viewport={"width": 390, "height": 300})
     assert linked.locator("tr.chosen bdi").inner_text() == "charlie"
+    assert linked.evaluate(IN_SIGHT)
+
+
+def test_a_link_finds_a_row_of_a_task_far_below(opened, tmp_path):
+    runs = [run(i, name) for i, name in enumerate(MODELS)]
+    tasks = [f"task-{i}" for i in range(4)]
+    for task in tasks:
+        write_summary(summary(runs, task=task), tmp_path / f"{task}.json")
+    listed = "".join(f"  - {{task: {task}, runs: [{task}.json]}}\n" for task in tasks)
+    (tmp_path / "many.yaml").write_text(f"name: many\ntitle: Many\ntasks:\n{listed}")
+    file = tmp_path / "many.html"
+    file.write_text(html(make_board(*find_board(str(tmp_path / "many.yaml")), "public")))
+    page = opened(file, "#run=3-00000002")
+    assert page.locator("tr.chosen bdi").inner_text() == "charlie"
+    page.wait_for_timeout(100)
+    assert page.evaluate(IN_SIGHT)
 
 
 def test_downloads_hold_the_numbers(opened, board_file):
@@ -102,10 +132,8 @@ def test_downloads_hold_the_numbers(opened, board_file):
 
 
 def test_charts_are_drawn_and_have_their_numbers_as_tables(opened, board_file):
-    page = opened(board_file)
-    page.locator("[data-views]").scroll_into_view_if_needed()
-    page.locator("[data-view=forest] svg.main-svg").first.wait_for()
-    page.locator("[data-view=pareto] svg.main-svg").first.wait_for()
+    page = opened(board_file, charts=True)
+    drawn(page)
     page.locator("[data-view=forest] summary").click()
     rows = page.locator("[data-view=forest] tbody tr").all_inner_texts()
     assert [row.split("\t")[0] for row in rows] == ["alpha", "charlie", "bravo"]
@@ -114,35 +142,54 @@ def test_charts_are_drawn_and_have_their_numbers_as_tables(opened, board_file):
     page.locator("[data-view=forest] tbody tr").first.wait_for()
     assert "+0.100" in page.locator("[data-view=forest] tbody tr").first.inner_text()
     assert page.locator("[data-view=slices] tbody tr").count() == 4
+    for width in (390, 1440):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_colours_follow_the_system_and_the_choice(opened, board_file, scheme):
-    page = opened(board_file, color_scheme=scheme)
+def test_colours_follow_the_system_and_the_choice(opened, board_file):
+    page = opened(board_file)
     background = "getComputedStyle(document.body).backgroundColor"
-    expected = {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 24, 29)"}
-    assert page.evaluate(background) == expected[scheme]
-    other = "dark" if scheme == "light" else "light"
-    page.get_by_label("Colours").select_option(other)
-    assert page.evaluate(background) == expected[other]
+    light, dark = "rgb(255, 255, 255)", "rgb(20, 24, 29)"
+    for scheme, first, other, second in (("light", light, "dark", dark), ("dark", dark, "light", light)):
+        page.emulate_media(color_scheme=scheme)
+        page.get_by_label("Colours").select_option("system")
+        assert page.evaluate(background) == first
+        page.get_by_label("Colours").select_option(other)
+        assert page.evaluate(background) == second
+    page.reload()
+    assert page.get_by_label("Colours").input_value() == "light"
 
 
-@pytest.mark.parametrize("width", [1440, 390])
-def test_the_page_is_no_wider_than_the_window(opened, board_file, width):
-    page = opened(board_file, viewport={"width": width, "height": 900})
-    page.locator("[data-views]").scroll_into_view_if_needed()
-    page.locator("[data-view=forest] svg.main-svg").first.wait_for()
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+def test_on_paper_nothing_is_cut_off_and_every_number_stands(opened, board_file):
+    page = opened(board_file, charts=True, color_scheme="dark")
+    drawn(page)
+    assert on_paper(page, 1040) <= 1040  # A4, across, less its margins
+    page.wait_for_function("document.querySelector('[data-view=forest] svg.main-svg').clientWidth === 680")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    ink = "getComputedStyle(document.querySelector('[data-view=forest] .xtick text')).fill"
+    assert page.evaluate(ink) == "rgb(27, 31, 36)"
+    for name in ("forest", "pareto", "labels", "slices"):
+        assert page.locator(f"[data-view={name}] tbody tr").count() == (
+            0 if name == "labels" else 4 - (name == "forest")
+        )
+    assert page.locator("[data-view=forest] tbody tr").first.is_visible()
+    assert page.locator(".signatures code").first.is_visible()
+    assert not page.locator(".controls:visible, nav:visible, button:visible:not(thead *)").count()
+    cells = "[...document.querySelectorAll('td, th')].filter(cell => cell.scrollWidth > cell.clientWidth + 1).length"
+    assert page.evaluate(cells) == 0
+    page.emulate_media(media="screen")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details[open]").count() == 0
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 24, 29)"
 
 
 def test_hostile_names_run_nothing(opened, tmp_path):
     board = board_of(tmp_path, summary([run(i, name) for i, name in enumerate(HOSTILE)]))
     file = tmp_path / "hostile.html"
     file.write_text(html(board))
-    page = opened(file)
-    page.locator("[data-views]").scroll_into_view_if_needed()
-    page.locator("[data-view=forest] svg.main-svg").first.wait_for()
-    page.locator("[data-view=pareto] svg.main-svg").first.wait_for()
+    page = opened(file, charts=True)
+    drawn(page)
     page.wait_for_timeout(200)
     assert HOSTILE[0] in names(page)
     # A chart shows a name as text too: no element of it has come into being.
@@ -156,6 +203,7 @@ def test_hostile_names_run_nothing(opened, tmp_path):
 def test_nothing_from_outside_is_fetched_even_when_asked(chromium, board_file):
     # Not `opened`: the browser reports what it refuses on the console.
     page = chromium.new_page()
+    page.add_init_script(NO_CHARTS)
     said = []
     page.on("console", lambda message: said.append(message.text))
     page.goto(board_file.as_uri())
@@ -164,18 +212,32 @@ def test_nothing_from_outside_is_fetched_even_when_asked(chromium, board_file):
     assert any("Content Security Policy" in line for line in said)
 
 
-@pytest.mark.parametrize("name", ["demo", "reported"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(opened, tmp_path, name, scheme):
-    if not AXE.is_file():
-        pytest.skip("axe-core is not here: npm pack axe-core, unpack it, CXRBENCH_AXE=package/axe.min.js")
+def small_private(folder):
+    file = folder / "private.html"
+    board = board_of(folder, summary([run(i, name) for i, name in enumerate(MODELS)]), mode="private")
+    file.write_text(html(board))
+    return file
+
+
+def test_a_private_board_says_so_on_every_screen(opened, tmp_path):
+    page = opened(small_private(tmp_path))
+    assert "do not share" in page.locator(".banner").inner_text()
+    seen = page.evaluate("getComputedStyle(document.querySelector('.watermark span'), '::before').content")
+    assert seen == '"private – do not share"'
+    assert page.evaluate("getComputedStyle(document.querySelector('.watermark')).position") == "fixed"
+    page.locator("th[data-sort='name'] button").click()  # the watermark lies above and lets clicks through
+    assert names(page) == sorted(MODELS)
+
+
+@pytest.mark.parametrize("which", [pytest.param("demo", marks=pytest.mark.slow), "reported", "private"])
+def test_axe_finds_nothing_serious(opened, serious, tmp_path, which):
     file = tmp_path / "board.html"
-    file.write_text(html(make_board(*find_board(name), "public")))
-    page = opened(file, color_scheme=scheme)
-    if name == "demo":
-        page.locator("[data-views]").first.scroll_into_view_if_needed()
-        page.locator("[data-view=forest] svg.main-svg").first.wait_for()
-    page.evaluate(AXE.read_text())
-    found = page.evaluate("axe.run({resultTypes: ['violations']}).then(done => done.violations)")
-    assert [(each["id"], each["impact"], each["nodes"][0]["html"][:200]) for each in found
-            if each["impact"] in ("serious", "critical")] == []  # fmt: skip
+    if which == "private":
+        file = small_private(tmp_path)
+    else:
+        file.write_text(html(make_board(*find_board(which), "public")))
+    page = opened(file, charts=which != "reported")
+    if which != "reported":
+        drawn(page)
+    page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    assert serious(page) == []

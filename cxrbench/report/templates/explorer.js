@@ -12,7 +12,8 @@
 
   // ---- what is wrong with a report, worked out once for every sample and run
   for (const sample of samples) {
-    sample.search = [sample.id, sample.text, ...sample.runs.map(run => run.text)].join("\n").toLowerCase();
+    const answers = sample.runs.flatMap(run => run.judged.flatMap(said => said ? said[2].map(([, text]) => text) : []));
+    sample.search = [sample.id, sample.text, ...sample.runs.map(run => run.text), ...answers].join("\n").toLowerCase();
     sample.runs.forEach((run, at) => {
       const known = sample.labels !== null && run.labels !== null;
       const count = test => known ? LABELS.map((_, label) => label).filter(label => label !== NOTHING && test(label)) : [];
@@ -30,7 +31,8 @@
   const option = (value, text) => make("option", { value }, text);
   byId("focus").append(...data.runs.map((name, at) => option(at, name)));
   byId("label").append(...LABELS.map((name, at) => option(at, name)));
-  byId("error").append(...ERRORS.map(each => option(...each)));
+  byId("error").append(...ERRORS.map(each => option(...each)), ...data.judged.map((each, at) => make("optgroup", { label: `${each.metric}, by the judge` },
+    ...each.categories.map((name, kind) => option(`j${at}.${kind}`, name)), option(`j${at}.x`, "not scored"))));
   byId("column").append(...data.columns.map((column, at) => option(at, column.key)));
   const groups = new Map();
   for (const sample of samples) for (const [name, value] of Object.entries(sample.groups)) groups.set(name, (groups.get(name) || new Set()).add(value));
@@ -56,17 +58,22 @@
     lost: run => run.lost > 0, added: run => run.added > 0, cut: run => run.cut, none: run => run.failed || !run.text,
     right: run => run.known && !run.missed.length && !run.invented.length,
   };
+  const mistake = error => { // of the labels and entities, or `j0.3`: kind 3 of what the first judged metric counts
+    const [, at, kind] = /^j(\d+)\.(\d+|x)$/.exec(error) || [];
+    if (at === undefined) return wrong[error];
+    return run => { const said = run.judged[at]; return said !== null && (kind === "x" ? said[1] !== "" : said[0] !== null && said[0][kind] > 0); };
+  };
   const number = id => byId(id).value === "" ? null : Number(byId(id).value);
   const filter = () => {
     const query = byId("query").value.trim().toLowerCase(), error = byId("error").value, group = byId("group").value;
     const label = byId("label").value === "" ? null : Number(byId("label").value), at = column(), low = number("low"), high = number("high");
     const cutAt = group.indexOf("="), name = group.slice(0, cutAt), member = group.slice(cutAt + 1), apartOnly = byId("disagree").checked;
-    const aboutLabel = error === "missed" || error === "invented";
+    const aboutLabel = error === "missed" || error === "invented", isWrong = error ? mistake(error) : null;
     listed = [];
     samples.forEach((sample, index) => {
       const run = sample.runs[state.focus], score = value(run, at);
       if (query && !sample.search.includes(query)) return;
-      if (error && !wrong[error](run, label)) return;
+      if (isWrong && !isWrong(run, label)) return;
       if (label !== null && !aboutLabel && !present(sample.labels, label)) return;
       if (group && sample.groups[name] !== member) return;
       if (low !== null && !(score !== null && score >= low)) return;
@@ -166,11 +173,27 @@
   };
   const column_of = (heading, text, made, more, focused) => make("section", { class: `report${focused ? " focus" : ""}` }, make("h3", {}, heading), report(text, made.pieces),
     ...(made.note ? [make("p", { class: "outcome" }, made.note)] : []), ...(made.unplaced ? [make("p", { class: "outcome" }, `${made.unplaced} entities are not found in the text as written`)] : []), ...more);
+  const judgement = (said, about, judge) => {
+    const [counts, why, answers] = said;
+    const found = counts === null ? [] : counts.flatMap((count, kind) => count > 0 ? [make("li", {}, `${about.categories[kind]} `, make("b", {}, String(count)))] : []);
+    const box = make("section", { class: "judge" }, make("h4", {}, about.metric, make("small", {}, `judge ${judge}`)));
+    if (why) box.append(make("p", { class: "outcome" }, "not scored: ", ...shown(why)));
+    else if (found.length) box.append(make("ul", {}, ...found));
+    else if (about.categories.length) box.append(make("p", { class: "about" }, "no error counted"));
+    if (answers.length) {
+      const all = make("details", {}, make("summary", {}, answers.length === 1 ? "What the judge wrote" : `What the judge wrote (${answers.length} answers)`));
+      all.open = answers.length === 1;
+      for (const [name, text] of answers) all.append(...(name ? [make("p", { class: "about" }, ...shown(name))] : []), report(text));
+      box.append(all);
+    }
+    return box;
+  };
   const answer = (sample, at) => {
     const run = sample.runs[at], more = [];
     if (run.outcome !== "ok") more.push(make("p", { class: "outcome" }, `outcome: ${run.outcome}`));
     if (run.cut) more.push(make("p", { class: "outcome" }, "cut off at the length limit"));
     if (data.columns.length) more.push(make("div", { class: "values" }, ...data.columns.map((each, index) => make("span", {}, `${each.key} `, make("b", {}, figure(run.values[index]))))));
+    run.judged.forEach((said, index) => { if (said) more.push(judgement(said, data.judged[index], data.judged[index].judges[at])); });
     return column_of(data.runs[at], run.text, pieces(sample, at), more, RUNS > 1 && at === state.focus);
   };
   const sign = (labels, at) => labels === null ? "" : SIGNS[labels[at]];

@@ -55,7 +55,9 @@
     height, margin: { l: 8, r: 16, t: 10, b: 46 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: style("--ink"), family: getComputedStyle(document.body).fontFamily, size: 13 }, showlegend: false, ...more });
   const axis = more => ({ gridcolor: style("--grid"), linecolor: style("--line"), zerolinecolor: style("--soft"), automargin: true, ...more });
-  const plot = async (place, traces, shape) => (await library()).react(place, traces, shape, { responsive: true, displayModeBar: false });
+  const PAPER = 680; // pixels of a chart on paper
+  let onPaper = false;
+  const plot = async (place, traces, shape) => (await library()).react(place, traces, { ...shape, width: onPaper ? PAPER : undefined }, { responsive: true, displayModeBar: false });
 
   const table = (place, heads, rows, classes = "") => {
     const head = make("tr", {}, ...heads.map((text, i) => make("th", { scope: "col", class: i ? "number" : "name" }, text)));
@@ -244,14 +246,17 @@
       if (!charted) return;
       chart.setAttribute("role", "img");
       chart.setAttribute("aria-label", `Quality against speed, ${column.key}; the numbers are in the table below`);
+      const xs = points.map(point => Math.log10(point.x)), spare = 0.2 * (Math.max(...xs) - Math.min(...xs)) + 0.1;
+      // Names stand beside their own error bars, towards the middle, above and below by turns: few of them meet.
+      const middle = (Math.max(...xs) + Math.min(...xs)) / 2, turns = points.slice().sort((a, b) => a.x - b.x);
+      const beside = point => `${turns.indexOf(point) % 2 ? "bottom" : "top"} ${Math.log10(point.x) > middle ? "left" : "right"}`;
       const traces = machines.flatMap((machine, k) => {
         const mine = points.filter(point => point.run.machine === machine), line = front(machine);
         return [{ type: "scatter", mode: "lines", x: line.map(p => p.x), y: line.map(p => p.y), line: { color: COLOURS[k % COLOURS.length], dash: "dot" }, hoverinfo: "skip" },
-          { type: "scatter", mode: points.length > 15 ? "markers" : "markers+text", x: mine.map(p => p.x), y: mine.map(p => p.y), text: mine.map(p => p.run.model), textposition: "top center", cliponaxis: false,
+          { type: "scatter", mode: points.length > 15 ? "markers" : "markers+text", x: mine.map(p => p.x), y: mine.map(p => p.y), text: mine.map(p => p.run.model), textposition: mine.map(beside), cliponaxis: false,
             error_y: { type: "data", symmetric: false, array: mine.map(p => known(p.high) ? p.high - p.y : 0), arrayminus: mine.map(p => known(p.low) ? p.y - p.low : 0), color: style("--soft"), thickness: 1.2 },
             marker: { size: 10, symbol: SYMBOLS[k % SYMBOLS.length], color: COLOURS[k % COLOURS.length] }, hovertemplate: "%{text}: %{y:.4f}, %{x:.3g} reports/s<extra></extra>" }];
       });
-      const xs = points.map(point => Math.log10(point.x)), spare = 0.2 * (Math.max(...xs) - Math.min(...xs)) + 0.1;
       plot(chart, traces, layout(380, { xaxis: axis({ type: "log", title: { text: "reports per second" }, dtick: "D1", range: [Math.min(...xs) - spare, Math.max(...xs) + spare] }), yaxis: axis({ title: { text: column.key } }) }));
     };
 
@@ -334,14 +339,21 @@
       watcher.disconnect();
       reveal();
     }, { rootMargin: "200px" }).observe(views);
-    addEventListener("beforeprint", reveal);
+    addEventListener("beforeprint", () => { section.querySelectorAll("figure > details:not([open]), details.notes:not([open])").forEach(each => { each.open = true; opened.add(each); }); reveal(); });
   };
 
-  const restorers = [];
+  const restorers = [], opened = new Set();
+  // On paper charts are light and as wide as paper, and the tables of their numbers stand below them.
+  addEventListener("beforeprint", () => { onPaper = true; root.dataset.theme = "light"; redraw(); });
+  addEventListener("afterprint", () => { opened.forEach(each => { each.open = false; }); opened.clear(); onPaper = false; setTheme(theme.value); });
   const chosen = () => {
     document.querySelectorAll("tr.chosen").forEach(row => row.classList.remove("chosen"));
     const row = state.get("run") && document.getElementById(`run-${state.get("run")}`);
-    if (row) { row.classList.add("chosen"); row.scrollIntoView({ block: "center" }); }
+    if (!row) return;
+    row.classList.add("chosen");
+    const sections = [...document.querySelectorAll("section.task")]; // as high as they are, or the row would move away
+    for (const each of sections.slice(0, sections.indexOf(row.closest("section.task")) + 1)) each.style.contentVisibility = "visible";
+    row.scrollIntoView({ block: "center", behavior: "instant" });
   };
   document.querySelectorAll("section.task").forEach(setUp);
   quiet = false;
