@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -96,7 +97,12 @@ def resolve(name: str, config: Config, *, revision: str | None = None, update: b
     return remote
 
 
-def _ask(asset: Asset, revision: str, record: Record | None) -> Remote:
+def listing(asset: Asset, revision: str) -> tuple[str, dict[str, Any]]:
+    """The commit that a revision of an asset's repository is, and what the hub says of its files, by name.
+
+    Raises:
+        CxrbenchError: the hub cannot be reached, may not be asked, or has no such repository or revision.
+    """
     with _talking(asset):
         from huggingface_hub import HfApi
 
@@ -111,7 +117,11 @@ def _ask(asset: Asset, revision: str, record: Record | None) -> Remote:
             fix="check HF_ENDPOINT",
             code=Exit.INFRASTRUCTURE,
         )
-    there = {entry.rfilename: entry for entry in info.siblings or ()}
+    return commit, {entry.rfilename: entry for entry in info.siblings or ()}
+
+
+def _ask(asset: Asset, revision: str, record: Record | None) -> Remote:
+    commit, there = listing(asset, revision)
     names = [*asset.files, *(next((n for n in group if n in there), " or ".join(group)) for group in asset.one_of)]
     lost = [name for name in names if name not in there]
     if lost:
@@ -122,8 +132,12 @@ def _ask(asset: Asset, revision: str, record: Record | None) -> Remote:
             code=Exit.INFRASTRUCTURE,
         )
     names += [name for name in asset.if_there if name in there]
-    files = tuple(_remote_file(there[name]) for name in dict.fromkeys(names))
-    return Remote(asset, revision, commit, files, record)
+    return Remote(asset, revision, commit, remote_files(there, names), record)
+
+
+def remote_files(there: Mapping[str, Any], names: Iterable[str]) -> tuple[RemoteFile, ...]:
+    """The files of these names as the hub lists them, each once."""
+    return tuple(_remote_file(there[name]) for name in dict.fromkeys(names))
 
 
 def _remote_file(entry: Any) -> RemoteFile:
@@ -323,6 +337,11 @@ def _blob(path: Path, size: int) -> str:
 # The hub
 
 
+def offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids the network, by huggingface_hub's own words for yes."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
 def _endpoint() -> str:
     """The host that assets come from, without any user information in its address."""
     from huggingface_hub import HfApi
@@ -350,10 +369,12 @@ def _said(error: Exception, asset: Asset, kept: bool) -> tuple[str, str]:
     from huggingface_hub import errors
 
     name, repository = asset.name, asset.repository
+    model = asset.kind == "model"
+    carry = "copy the folder here and name it" if model else "cxrbench assets pack elsewhere, unpack here"
     if isinstance(error, errors.OfflineModeIsEnabled):
         return (
             f"{name} was not fetched: HF_HUB_OFFLINE forbids the network",
-            "unset HF_HUB_OFFLINE, or carry it here: cxrbench assets pack elsewhere, unpack here",
+            f"unset HF_HUB_OFFLINE, or carry it here: {carry}",
         )
     if isinstance(error, errors.GatedRepoError):
         return (
@@ -361,9 +382,11 @@ def _said(error: Exception, asset: Asset, kept: bool) -> tuple[str, str]:
             f"agree on the page of {repository}, then `hf auth login`, then the same command",
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        return f"{repository} has no such revision", "name another: --revision, or --update for that of assets.toml"
+        other = "ORG/NAME@REVISION" if model else "--revision, or --update for that of assets.toml"
+        return f"{repository} has no such revision", f"name another: {other}"
     if isinstance(error, errors.RepositoryNotFoundError):
-        return f"the hub has no {repository}, or shows it to others only", "check HF_ENDPOINT and HF_TOKEN"
+        also = "the name (there is no such folder here either), " if model else ""
+        return f"the hub has no {repository}, or shows it to others only", f"check {also}HF_ENDPOINT and HF_TOKEN"
     if isinstance(error, errors.EntryNotFoundError):
         return f"a file of {repository} that the hub lists is not there", "the same command tries it again"
     status = getattr(getattr(error, "response", None), "status_code", None)
@@ -371,5 +394,5 @@ def _said(error: Exception, asset: Asset, kept: bool) -> tuple[str, str]:
     what = "the connection broke off" if kept else "the hub cannot be reached"
     return (
         f"{name} was not fetched: {what} ({how})" + ("; what came is kept" if kept else ""),
-        "the same command goes on from there; without a network: cxrbench assets pack elsewhere, unpack here",
+        f"the same command goes on from there; without a network: {carry}",
     )

@@ -71,7 +71,7 @@ def read_record(folder: Path) -> Record:
         both = ("downloads", "files")
         sums: dict[str, Any] = {key: {name: Sum(**each) for name, each in body.pop(key).items()} for key in both}
         return Record(**body, **sums)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CxrbenchError("its lock record cannot be read", where=str(folder / RECORD)) from error
 
 

@@ -94,6 +94,15 @@ def test_a_wrong_checkpoint_is_not_remembered(cli, places, tmp_path):
     code, _, err = cli("models", "add", "llava-rad", "--path", places["path"], "--base", places["path"])
     assert code == 2
     assert "it seems to be SLaVA-CXR" in err
+    code, _, err = cli("models", "add", "medgemma", "--path", places["path"])
+    assert (code, "it seems to be SLaVA-CXR" in err) == (2, True)
+    code, _, err = cli("models", "convert", "slava", "--path", places["path"], "--out", places["path"] / "config.json")
+    assert (code, "there is a file of this name" in err) == (2, True)
+    words = [file.rename(tmp_path / file.name) for file in places["path"].glob("tokenizer*")]
+    code, _, err = cli("models", "add", "slava", "--path", places["path"])
+    assert (code, "there is no tokenizer" in err) == (2, True)
+    for file in words:
+        file.rename(places["path"] / file.name)
     (places["path"] / "model-00002-of-00003.safetensors").unlink()
     code, _, err = cli("models", "add", "slava", "--path", places["path"])
     assert code == 2
@@ -106,10 +115,16 @@ def test_a_wrong_checkpoint_is_not_remembered(cli, places, tmp_path):
     [
         (("add", "slava"), "no folder was given"),
         (("add", "slava", "--base", "."), "slava takes no --base"),
-        (("add", "slava", "--path", "bluesky333/SLaVA-CXR"), "hf download REPO"),
+        (("add", "slava", "--path", "bluesky333/SLaVA-CXR", "--offline"), "--offline forbids asking the hub"),
+        (("add", "slava", "--path", "/no/such/folder"), "there is no such folder"),
+        (("add", "slava", "--path", "small.yaml"), "there is no such folder"),
+        (("add", "shape", "--path", "."), "no published checkpoint to remember"),
+        (("add", "hf", "--path", "."), "or hf:DIR in --model"),
         (("add", "always-normal", "--path", "."), "no published checkpoint to remember"),
         (("add", "slavia", "--path", "."), "did you mean 'slava'"),
+        (("add", "slava", "--path", ""), "--path is empty"),
         (("convert", "slava", "--out", "x"), "slava needs its checkpoint"),
+        (("convert", "slava", "--out", "x", "--set", "tower=openai"), "slava has no setting 'tower'"),
     ],
 )
 def test_wrong_calls_say_what_to_do(cli, words, said):

@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cxrbench.cli import options as opt
-from cxrbench.errors import CxrbenchError
+from cxrbench.errors import CxrbenchError, Exit, suggest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from cxrbench.assets_fetch import Remote
+    from cxrbench.config import Config
 
 app = typer.Typer(help="Where checkpoints lie: add, convert, list.", no_args_is_help=True, rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(help="A model; `cxrbench list models`.")]
 PathOption = Annotated[
-    Path | None, typer.Option("--path", help="The checkpoint, original or converted.", show_default=False)
+    str | None,
+    typer.Option("--path", help="The checkpoint: a folder, or ORG/NAME[@REVISION] of the hub.", show_default=False),
 ]
 Base = Annotated[
-    Path | None,
+    str | None,
     typer.Option("--base", help="The language model its weights are differences to.", show_default=False),
 ]
 Clip = Annotated[
-    Path | None, typer.Option("--clip", help="OpenAI's CLIP, whose image tower it uses.", show_default=False)
+    str | None, typer.Option("--clip", help="OpenAI's CLIP, whose image tower it uses.", show_default=False)
 ]
+Offline = Annotated[bool, typer.Option("--offline", help="Ask the hub for nothing: take what was fetched before.")]
+Accept = Annotated[
+    bool, typer.Option("--accept-licence", "--yes", help="Accept the licence that is printed; do not ask.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Folders by what lies there, and the hub ids of those that were fetched."""
+
+    folders: Mapping[str, Path]
+    sources: Mapping[str, str]
 
 
 def _adapter(name: str) -> Any:
@@ -37,32 +54,96 @@ def _adapter(name: str) -> Any:
     from cxrbench import registry
 
     made = registry.load("models", name)
-    if not hasattr(made, "places"):
-        known = [entry.name for entry in registry.entries("models").values() if hasattr(entry.load(), "places")]
+    if not getattr(made, "places", None):
+        known = [entry.name for entry in registry.entries("models").values() if getattr(entry.load(), "places", None)]
         raise CxrbenchError(
             f"{name} has no published checkpoint to remember", fix=f"one of: {', '.join(known)}; or hf:DIR in --model"
         )
     return made
 
 
-def _given(adapter: Any, path: Path | None, base: Path | None, clip: Path | None) -> dict[str, Path]:
-    """The folders given, as absolute paths; one the model has no use for is refused."""
-    from cxrbench.config import plain
+def _given(
+    adapter: Any, texts: Mapping[str, str | None], settings: Config, *, no_network: bool, accept: bool
+) -> Places:
+    """The folders given; those of the hub are fetched. What the model has no use for is refused before that.
 
-    given = {key: folder for key, folder in (("path", path), ("base", base), ("clip", clip)) if folder is not None}
-    for key, folder in given.items():
+    Raises:
+        CxrbenchError: no such folder, or the hub has no such checkpoint or may not be asked.
+        typer.Exit: the licence was not accepted.
+    """
+    from cxrbench.assets_models import origin
+
+    given = {key: text for key, text in texts.items() if text is not None}
+    for key in given:
         if key not in adapter.places:
             raise CxrbenchError(
                 f"{adapter.name} takes no --{key}",
                 fix="; ".join(f"--{each}: {what}" for each, what in _places(adapter)),
             )
-        if not folder.is_dir():
-            raise CxrbenchError(
-                "there is no such folder",
-                where=f"--{key} {folder}",
-                fix="fetch a checkpoint with `hf download REPO --local-dir DIR`",
-            )
-    return {key: plain(folder) for key, folder in given.items()}
+    found = {key: _place(adapter, key, text, settings, no_network=no_network) for key, text in given.items()}
+    wanted = {key: each for key, each in found.items() if not isinstance(each, Path)}
+    _ask(adapter, wanted, accept)
+    folders = {key: each if isinstance(each, Path) else _download(each, settings) for key, each in found.items()}
+    sources = {key: origin(folder) for key, folder in folders.items()}
+    return Places(folders, {key: came for key, came in sources.items() if came is not None})
+
+
+def _place(adapter: Any, key: str, text: str, settings: Config, *, no_network: bool) -> Path | Remote:
+    """A folder that is here, or what has to be fetched."""
+    from cxrbench.assets_models import HubId, resolve
+    from cxrbench.config import plain
+
+    folder = Path(text).expanduser()
+    if not text.strip():
+        raise CxrbenchError(f"--{key} is empty", where=f"--{key}", fix="name a folder, or ORG/NAME[@REVISION]")
+    if folder.is_dir():
+        return plain(folder)
+    hub = None if folder.exists() else HubId.of(text)
+    if hub is None:
+        raise CxrbenchError(
+            "this is a file, not a folder" if folder.exists() else "there is no such folder",
+            where=f"--{key} {text}",
+            fix="name the folder of the checkpoint, or a repository of the hub: ORG/NAME[@REVISION]",
+        )
+    try:
+        return resolve(
+            hub,
+            settings,
+            str(adapter.CARD.licence),
+            weights=getattr(adapter, "weight_files", ()) if key == "path" else (),
+            pickles=getattr(adapter, "pickles", False),
+            no_network=no_network,
+        )
+    except CxrbenchError as error:
+        raise CxrbenchError(error.what, where=f"--{key} {text}", fix=error.fix, code=error.code) from error
+
+
+def _ask(adapter: Any, wanted: Mapping[str, Remote], accept: bool) -> None:
+    """Say what would be downloaded under which terms, and ask.
+
+    Raises:
+        typer.Exit: the answer is no.
+    """
+    for key, remote in wanted.items():
+        size = "size not listed" if remote.size is None else f"{remote.size / 1e6:,.1f} MB"
+        typer.echo(f"--{key}: {remote.asset.repository}, commit {remote.commit}, {len(remote.files)} files, {size}")
+    if wanted:
+        typer.echo(f"  licence  {adapter.CARD.licence} (the card of {adapter.name}; the hub pages have the last word)")
+        names = ", ".join(remote.asset.repository for remote in wanted.values())
+        if not accept and not typer.confirm(f"fetch {names} under these terms?"):
+            raise typer.Exit(Exit.USAGE)
+
+
+def _download(remote: Remote, settings: Config) -> Path:
+    from cxrbench.assets_models import download
+    from cxrbench.cli.progress import stages
+
+    with stages("MB") as bar:
+        return download(
+            remote,
+            settings,
+            lambda what, done, total: bar(what, done // 1_000_000, None if total is None else total // 1_000_000),
+        )
 
 
 def _places(adapter: Any) -> list[tuple[str, str]]:
@@ -72,6 +153,13 @@ def _places(adapter: Any) -> list[tuple[str, str]]:
 def _open(adapter: Any, places: Mapping[str, Path], settings: Mapping[str, str]) -> Any:
     from cxrbench.models.base import ModelOptions
 
+    for key in settings:
+        if key not in adapter.settings:
+            raise CxrbenchError(
+                f"{adapter.name} has no setting {key!r}{suggest(key, adapter.settings)}",
+                where="--set",
+                fix=f"one of: {', '.join(adapter.settings)}",
+            )
     return adapter(ModelOptions(places=places, extra=settings))
 
 
@@ -81,32 +169,54 @@ def add(
     path: PathOption = None,
     base: Base = None,
     clip: Clip = None,
+    offline: Offline = False,
+    accept: Accept = False,
     here: Annotated[bool, typer.Option("--here", help="Write ./cxrbench.toml instead of the user's file.")] = False,
     config: opt.ConfigFile = None,
 ) -> None:
-    """Remember where a model's checkpoint lies, after a look at it: names and shapes, no weights.
+    """Remember where a model's checkpoint lies, after a look at it: names, shapes and tokenizer, no weights.
 
-    What is given replaces what was remembered for that folder. A checkpoint that does not fit is not remembered.
+    What is given replaces what was remembered for that folder. A checkpoint that does not fit is not remembered. A
+    repository of the hub is fetched first and remembered with its commit.
 
     cxrbench models add slava --path DIR
+
+    cxrbench models add slava --path bluesky333/SLaVA-CXR@main
     """
     from cxrbench.config import NAME, load_config, plain, remember_model
 
     adapter = _adapter(name)
-    given = _given(adapter, path, base, clip)
-    if not given:
+    known = load_config(config, may_be_new=True)
+    given = _given(adapter, {"path": path, "base": base, "clip": clip}, known, no_network=offline, accept=accept)
+    if not given.folders:
         raise CxrbenchError(
             "no folder was given", fix="; ".join(f"--{each}: {what}" for each, what in _places(adapter))
         )
-    known = load_config(config, may_be_new=True)
-    places = {**known.models.get(name, {}), **given}
+    places = {**known.models.get(name, {}), **given.folders}
+    kept = {key: came for key, came in known.model_sources.get(name, {}).items() if key not in given.folders}
     if "path" in places:
-        _tell(*_open(adapter, places, adapter.trial(places)).check())
+        _look(adapter, places, given)
     else:
         typer.echo(f"note: {name} has no --path yet", err=True)
     target = plain(Path.cwd() / NAME) if here else known.file
-    remember_model(target, name, places)
+    remember_model(target, name, places, {**kept, **given.sources})
+    for key, came in given.sources.items():
+        typer.echo(f"--{key}: {came}")
     typer.echo(f"remembered in {target}")
+
+
+def _look(adapter: Any, places: Mapping[str, Path], given: Places) -> None:
+    """Look at a checkpoint and tell what was found; one that was fetched in vain is named, for it takes room."""
+    try:
+        model = _open(adapter, places, adapter.trial(places))
+        found = model.check()
+        if hasattr(model, "check_words"):
+            model.check_words()
+        _tell(*found)
+    except CxrbenchError:
+        for key in given.sources:
+            typer.echo(f"note: what was fetched for --{key} stays in {given.folders[key]}", err=True)
+        raise
 
 
 def _tell(plan: Any, parameters: int) -> None:
@@ -124,6 +234,8 @@ def convert(
     path: PathOption = None,
     base: Base = None,
     clip: Clip = None,
+    offline: Offline = False,
+    accept: Accept = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="key=value for the model (tower=...).", show_default=False)
     ] = None,
@@ -139,7 +251,9 @@ def convert(
     from cxrbench.cli.progress import progress
 
     adapter = _adapter(name)
-    places = {**opt.load_config(config).models.get(name, {}), **_given(adapter, path, base, clip)}
+    known = opt.load_config(config)
+    given = _given(adapter, {"path": path, "base": base, "clip": clip}, known, no_network=offline, accept=accept)
+    places = {**known.models.get(name, {}), **given.folders}
     model = _open(adapter, places, opt.key_values(settings))
     with progress(f"converting {name}", "weights") as report:
         plan = model.convert(out, report)
@@ -157,12 +271,19 @@ def list_models(config: opt.ConfigFile = None) -> None:
     from cxrbench import registry
     from cxrbench.cli.show import console, table
 
-    known = opt.load_config(config).models
+    settings = opt.load_config(config)
     made = table(["model", "takes", "here"])
     for entry in registry.entries("models").values():
         adapter = entry.load()
-        if hasattr(adapter, "places"):
+        if getattr(adapter, "places", None):
             takes = "\n".join(f"--{key}: {what}" for key, what in _places(adapter))
-            here = "\n".join(f"{key}: {folder}" for key, folder in known.get(entry.name, {}).items()) or "not added"
+            folders, sources = settings.models.get(entry.name, {}), settings.model_sources.get(entry.name, {})
+            here = "\n".join(_lies(key, folder, sources.get(key)) for key, folder in folders.items()) or "not added"
             made.add_row(entry.name, takes, here)
     console().print(made)
+
+
+def _lies(key: str, folder: Path, came: str | None) -> str:
+    """A remembered folder, what it was fetched from, and whether it is still there."""
+    told = f"{key}: {came if came is not None else folder}"
+    return told if folder.is_dir() else f"{told} (gone)"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxrbench.cli import options as opt
+from cxrbench.cli.verify_model import model
 from cxrbench.errors import CxrbenchError, Exit
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Compare with published figures and reference packages.", no_args_is_help=True, rich_markup_mode=None
 )
+app.command("model")(model)
 
 
 @app.callback()

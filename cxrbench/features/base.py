@@ -16,6 +16,7 @@ from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.features.device import resolved
 
 if TYPE_CHECKING:
+    from cxrbench.artifacts import Answered
     from cxrbench.config import Config
     from cxrbench.features.store import Store
 
@@ -25,12 +26,16 @@ class Pairs:
     """A batch of texts to score: prediction and reference of sample i at index i. Same length throughout.
 
     `labels[i]` are the labels the data set ships for sample i (source -> label -> 1, 0, -1), empty if it ships none.
+    `artifacts[i]` is the picture or vector of sample i in `Resources.answered`, in tasks whose answers are no text.
+    `choices[i]` are the summed log-probabilities of the options of sample i and their numbers of tokens, in such tasks.
     """
 
     sample_ids: Sequence[str]
     predictions: Sequence[str]
     references: Sequence[str]
     labels: Sequence[Mapping[str, Mapping[str, float]]] = ()
+    artifacts: Sequence[str] = ()
+    choices: Sequence[tuple[Sequence[float], Sequence[int]]] = ()
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -50,6 +55,7 @@ class Resources:
 
     `device` is auto, cpu, cuda or cuda:N. `precision` is that of annotators (features/device.py); metrics hear of it in
     `fit`, so that it is in their signatures. `judge` is the judges.engine.Judge named for this scoring, if one was.
+    `answered` are the run's pictures or vectors, in tasks whose answers are no text.
     """
 
     store: Store | None = None
@@ -57,6 +63,7 @@ class Resources:
     device: str = "cpu"
     precision: str = "fp32"
     judge: Any = None
+    answered: Answered | None = None
 
 
 def device_of(resources: Resources) -> str:
@@ -184,7 +191,7 @@ def _known(
     store = resources.store if resources.store is not None and resources.store.usable() else None
     scope = feature.scope(settings, resources)
     stored = store.get(scope, [_text(item) for item in items]) if store is not None else {}
-    known = {item: feature.unpack(stored[_text(item)]) for item in items if _text(item) in stored}
+    known = {item: _unpacked(feature, stored[_text(item)]) for item in items if _text(item) in stored}
     missing = [item for item in items if item not in known]
     for block in _blocks(missing):
         made = feature.annotate([_readable(item) for item in block], settings, resources)
@@ -197,6 +204,19 @@ def _known(
         if store is not None:
             store.put(scope, {_text(item): feature.pack(each) for item, each in zip(block, made, strict=True)})
     return known
+
+
+def _unpacked(feature: TextFeature | PairFeature, stored: Any) -> Any:
+    """What was kept, or one sentence where it is nothing that this feature keeps."""
+    try:
+        return feature.unpack(stored)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        raise CxrbenchError(
+            f"what the feature store kept of {feature.name} is damaged",
+            where="the feature store of the data set",
+            fix="cxrbench cache purge, which costs nothing but annotating again",
+            code=Exit.INFRASTRUCTURE,
+        ) from None
 
 
 def _blocks(items: list[Any]) -> Iterator[list[Any]]:

@@ -85,6 +85,7 @@ class Store:
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
             with closing(sqlite3.connect(self.file, timeout=PATIENCE, isolation_level=None)) as base:
+                base.execute("PRAGMA trusted_schema = OFF")  # a file from elsewhere may bring views and triggers
                 self._check(base)
                 yield base
         except sqlite3.Error as error:

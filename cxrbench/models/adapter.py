@@ -49,12 +49,14 @@ class Encoded:
 
     `tensors` are keyword arguments of the network: `input_ids` and other per-token tensors are (1, n), the rest
     (pixel_values, image_grid_thw, ...) have images or patches as their first axis. `sequence` names the per-token ones.
+    `cut`: a text to embed was longer than its tower reads.
     """
 
     tensors: Mapping[str, Any]
     sequence: frozenset[str]
     prompt_tokens: int
     image_tokens: int
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,9 @@ class Adapter(Protocol):
     """What a model is.
 
     The class is built with `ModelOptions`; building reads small files only and raises CxrbenchError for a checkpoint
-    that cannot work. `settings` are the `--set` keys it understands, each with one line of explanation.
+    that cannot work. `settings` are the `--set` keys it understands, each with one line of explanation. It may declare
+    `not_on`, why an engine cannot hold it, and `depends`, what of its folder decides whether one can
+    (engines/base.py, `held`).
     """
 
     kinds: ClassVar[frozenset[RequestKind]]

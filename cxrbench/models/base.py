@@ -37,7 +37,7 @@ class ModelCard:
     inputs: tuple[str, ...] = ()
     """What of a sample it can use, in words."""
     published: tuple[str, ...] = ()
-    """Figures its authors report, each with where they stand and how well that is known (primary, secondary)."""
+    """Published figures: `table/row` of baselines/published/, which says who read them where, or a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class ModelOptions:
     `read_image` gives grey pixels, uint8 (H, W), by path, or raises `ImageFailure`; by default `images.read_grey`.
     `access` of the data and `trusted_endpoints` of the settings are for engines that send data to a server.
     `places` are the folders that `cxrbench models add` remembered for this model: `path`, `base`, `clip`.
+    `asks` are the kinds of request that the task will make.
     """
 
     argument: str = ""
@@ -62,6 +63,7 @@ class ModelOptions:
     access: Access = "credentialed"
     trusted_endpoints: Mapping[str, str] = field(default_factory=dict)
     places: Mapping[str, Path] = field(default_factory=dict)
+    asks: frozenset[RequestKind] = frozenset({"generate"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,15 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """Predictions in the order of the batch (same length, same ids) and the batch's wall times."""
+    """Predictions in the order of the batch (same length, same ids) and the batch's wall times.
+
+    `outputs` are answers that are no text, by sample id: a picture, uint8 (H, W) or (H, W, 3), or a vector, float32
+    (d,). The runner puts them into the run folder and names them in the predictions.
+    """
 
     predictions: tuple[Prediction, ...]
     timing: BatchTiming
+    outputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 Stages = Callable[[str, int, int | None], None]

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +20,16 @@ from typing import Any
 from cxrbench.config import cache_dir
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.privacy import private_file
+from cxrbench.reading import read_regular
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 CHUNK = 1 << 22
+LARGEST_HEADER = 100_000_000
+"""Bytes of a safetensors header, as the reference implementation has it."""
+
+LARGEST_JSON = 64 << 20
+"""Bytes of a configuration or an index; the index of a model of 400 billion parameters has some 200,000."""
+
 SMALL_FILES = (
     "config.json",
     "generation_config.json",
@@ -56,10 +63,11 @@ def read_json(file: Path) -> dict[str, Any]:
         CxrbenchError: unreadable, not JSON, or not an object.
     """
     try:
-        body = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        body = json.loads(read_regular(file, LARGEST_JSON))
+    except (OSError, ValueError, RecursionError) as error:
+        said = error.strerror if isinstance(error, OSError) else str(error)
         raise CxrbenchError(
-            f"{file.name} cannot be read: {error}", where=str(file), fix="copy the folder again"
+            f"{file.name} cannot be read: {said}", where=str(file), fix="copy the folder again"
         ) from error
     if not isinstance(body, dict):
         raise CxrbenchError(f"{file.name} is not a JSON object", where=str(file), fix="copy the folder again")
@@ -106,7 +114,7 @@ def _weights(folder: Path) -> tuple[Path, ...]:
         table = read_json(folder / INDEX).get("weight_map")
         if not isinstance(table, dict) or not table:
             raise CxrbenchError("the index names no weights", where=str(folder / INDEX), fix="copy the folder again")
-        names = sorted({str(name) for name in table.values()})
+        names = sorted(inside(folder / INDEX, table.values()))
     else:
         raise _no_weights(folder)
     missing = [name for name in names if not (folder / name).is_file()]
@@ -120,6 +128,20 @@ def _weights(folder: Path) -> tuple[Path, ...]:
     for file in files:
         read_header(file)
     return files
+
+
+def inside(index: Path, names: Iterable[object]) -> set[str]:
+    """The files an index names, which lie in its own folder: a file there may be a link (the hub's cache is made so).
+
+    Raises:
+        CxrbenchError: a name with a folder in it, or none.
+    """
+    found = {str(name) for name in names}
+    if any("/" in name or "\\" in name or "\0" in name or name in ("", ".", "..") for name in found):
+        raise CxrbenchError(
+            "the index names a file outside its folder", where=str(index), fix="get the checkpoint from whom you trust"
+        )
+    return found
 
 
 def _no_weights(folder: Path) -> CxrbenchError:
@@ -144,7 +166,7 @@ def read_header(file: Path) -> tuple[dict[str, Any], int]:
     (https://github.com/huggingface/safetensors, "Format").
 
     Raises:
-        CxrbenchError: not a safetensors file, or shorter than its header says.
+        CxrbenchError: not a safetensors file, shorter than its header says, or with a header that contradicts itself.
     """
     size = file.stat().st_size
     with file.open("rb") as handle:
@@ -152,11 +174,14 @@ def read_header(file: Path) -> tuple[dict[str, Any], int]:
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else -1
         if not 0 < length <= size - 8:
             raise CxrbenchError("not a whole safetensors file", where=str(file), fix="copy the file again")
+        if length > LARGEST_HEADER:
+            what = f"the safetensors header has {length:,} bytes, and {LARGEST_HEADER:,} are the format's limit"
+            raise CxrbenchError(what, where=str(file), fix="copy the file again")
         try:
             header = json.loads(handle.read(length))
             tensors = {name: body for name, body in header.items() if name != "__metadata__"}
-            end = max((body["data_offsets"][1] for body in tensors.values()), default=0)
-        except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
+            end = max((_end(body) for body in tensors.values()), default=0)
+        except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
             raise CxrbenchError("the safetensors header is damaged", where=str(file), fix="copy it again") from error
     if 8 + length + end != size:
         raise CxrbenchError(
@@ -165,6 +190,17 @@ def read_header(file: Path) -> tuple[dict[str, Any], int]:
             fix="copy the file again",
         )
     return tensors, 8 + length
+
+
+def _end(body: Mapping[str, Any]) -> int:
+    """Where the data of a tensor end, by a header that says for each tensor what the format asks for."""
+    begin, end = body["data_offsets"]
+    numbers = [begin, end, *body["shape"]]
+    if type(body["dtype"]) is not str or any(type(number) is not int or number < 0 for number in numbers):
+        raise ValueError("no header of a tensor")
+    if begin > end:
+        raise ValueError("data that end before they begin")
+    return int(end)
 
 
 def _tensor_digests(file: Path) -> Iterator[tuple[str, bytes]]:
@@ -218,7 +254,7 @@ def hash_weights(files: Sequence[Path], cache: Path | None = None) -> str:
 def _remembered(memory: Path) -> dict[str, str]:
     try:
         body = json.loads(memory.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+    except (OSError, ValueError, RecursionError):
         return {}  # a cache that is not there or damaged only costs the time to hash again
     return body if isinstance(body, dict) else {}
 

@@ -69,6 +69,9 @@ class CheXagent(ReleasedModel):
 
     name: ClassVar[str] = "chexagent"
     targets: ClassVar[tuple[str, ...]] = ("findings", "impression")
+    not_on: ClassVar[Mapping[str, str]] = {
+        "slots": "a BLIP-2 hands embeddings to its language model instead of tokens, and equal texts were not proven"
+    }
     settings: ClassVar[Mapping[str, str]] = {
         "target": "findings or impression",
         "images": "two (the first two of the study, the default) or key",
@@ -85,8 +88,7 @@ class CheXagent(ReleasedModel):
         targets=("findings", "impression"),
         inputs=("the first two images of the study", "the question"),
         published=(
-            "MIMIC-CXR test: CheXbert F1 macro-14 24.7, micro-14 39.3, macro-5 34.5, micro-5 41.2"
-            " (secondary: table 3 of arXiv:2502.02673v2 as transcribed in a public note)",
+            "llavarad-mimic/CheXagent v1 8B",
             "its own tables on report generation were not found in any source that could be read",
         ),
         notes=f"superseded by chexagent-2, say its authors; {NEVER_RUN}",

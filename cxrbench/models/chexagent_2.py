@@ -91,10 +91,7 @@ class CheXagent2(ReleasedModel):
             "the indication",
             "for an impression: the findings of the reference report, and no image",
         ),
-        published=(
-            "CheXbench, findings generation: CheXbert F1 macro-14 44.9, micro-14 58.0, macro-5 55.3, micro-5 62.5,"
-            " mean 55.2 (primary: README.md, as a check of one's environment)",
-        ),
+        published=("llavarad-mimic/CheXagent-2 3B",),
         notes=NEVER_RUN,
     )
 

@@ -50,6 +50,10 @@ class CheXpertPlus(ReleasedModel):
 
     name: ClassVar[str] = "chexpert-plus"
     targets: ClassVar[tuple[str, ...]] = ("findings", "impression")
+    not_on: ClassVar[Mapping[str, str]] = {
+        "slots": "an encoder-decoder keeps other keys and values than those of its own text, and equal texts were not"
+        " proven"
+    }
     settings: ClassVar[Mapping[str, str]] = {"target": "findings or impression: what the checkpoint was trained on"}
     CARD: ClassVar[ModelCard] = ModelCard(
         name="chexpert-plus",
@@ -62,11 +66,8 @@ class CheXpertPlus(ReleasedModel):
         targets=("findings", "impression"),
         inputs=("the key image",),
         published=(
-            "mimic-cxr-findings on MIMIC-CXR test: ROUGE-L 25.36, BERTScore 53.51, RadGraph simple 27.43,"
-            " partial 24.43, complete 18.10, BLEU 5.73, CheXbert micro-5 55.30, micro-14 49.72, macro-5 47.04,"
-            f" macro-14 32.16 (primary: {PAGE})",
-            "mimic-cxr-impression on MIMIC-CXR test: ROUGE-L 23.37, RadGraph partial 23.51, CheXbert micro-14 48.37"
-            f" (primary: {PAGE})",
+            "chexpertplus-mimic/CheXpert Plus Swinv2 mimic-findings",
+            "chexpertplus-mimic-impression/CheXpert Plus Swinv2 mimic-impression",
         ),
         notes=f"target=findings or impression must be that of its training: the folder does not say; {NEVER_RUN}",
     )

@@ -77,7 +77,9 @@ def write(
     Raises:
         CxrbenchError: the folder is in use, the disk is full, or names, shapes or values do not fit.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not out.is_dir():
+        raise CxrbenchError("there is a file of this name", where=str(out), fix="name a new folder")
+    if out.exists() and any(out.iterdir()):
         raise CxrbenchError(
             "the folder is not empty", where=str(out), fix="name a new folder, or delete this one first"
         )

@@ -29,6 +29,7 @@ class Demo(HuggingFace):
 
     folder: ClassVar[str] = "demo"
     about: ClassVar[str] = "a tiny LLaVA trained on phantom"
+    depends: ClassVar[Mapping[str, str]] = {}
     settings: ClassVar[Mapping[str, str]] = {"target": "which trained prompt: findings or impression"}
 
     def __init__(self, options: ModelOptions) -> None:

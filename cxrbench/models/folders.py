@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cxrbench.assets_models import named, origin
 from cxrbench.errors import CxrbenchError
 from cxrbench.models.keys import Row, Source
 
@@ -31,6 +32,20 @@ class Opened:
     form: str = "original"
 
 
+def origins(folders: Mapping[str, Path]) -> dict[str, str]:
+    """For the circumstances of a run: the hub id and commit of each folder that was fetched."""
+    found = {key: origin(folder) for key, folder in folders.items()}
+    return {f"checkpoint_{key}_from": came for key, came in found.items() if came is not None}
+
+
+def gone(model: str, key: str, folder: Path) -> str:
+    """What to do about a folder that is not there: fetch it again where its name says of which commit it was."""
+    came = named(folder)
+    if came is not None:
+        return f"cxrbench models add {model} --{key} {came}"
+    return "name a folder on this machine, or a hub id: " + f"cxrbench models add {model} --{key} ORG/NAME"
+
+
 def needed(model: str, key: str, folders: Mapping[str, Path], takes: Mapping[str, str], needs: Sequence[str]) -> Path:
     """A folder that a model cannot do without.
 
@@ -40,10 +55,15 @@ def needed(model: str, key: str, folders: Mapping[str, Path], takes: Mapping[str
     folder = folders.get(key)
     if folder is not None and folder.is_dir():
         return folder
-    absent = f", and there is no folder {str(folder)!r}" if folder is not None else ""
+    if folder is not None:
+        raise CxrbenchError(
+            f"{model} needs {takes[key]}, and there is no folder {str(folder)!r}",
+            where=f"--model {model}",
+            fix=gone(model, key, folder),
+        )
     options = " ".join(f"--{each} DIR" for each in dict.fromkeys((*needs, key)))
     raise CxrbenchError(
-        f"{model} needs {takes[key]}{absent}",
+        f"{model} needs {takes[key]}",
         where=f"--model {model}",
         fix=f"cxrbench models add {model} {options}",
     )

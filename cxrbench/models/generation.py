@@ -27,7 +27,8 @@ class Preset:
 
     `generation` holds fields of `Generation`; `dtype` is used where the user leaves it at auto; `source` says whose
     settings these are, `citation` where they can be read. `origin` says so setting by setting where they have several
-    origins, and `quirks` names what a reader would not expect of the original and what differs here.
+    origins, and `quirks` names what a reader would not expect of the original and what differs here. `pictures` are
+    the settings that are others where a picture is asked for.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Preset:
     dtype: str = "auto"
     origin: Mapping[str, str] = field(default_factory=dict)
     quirks: tuple[str, ...] = ()
+    pictures: Mapping[str, Any] = field(default_factory=dict)
 
 
 MATCHED = Preset(

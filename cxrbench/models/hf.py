@@ -30,6 +30,12 @@ class HuggingFace:
 
     kinds: ClassVar[frozenset[RequestKind]] = frozenset({"generate", "score_options"})
     offers: ClassVar[frozenset[Face]] = frozenset({"network", "folder", "messages"})
+    not_on: ClassVar[Mapping[str, str]] = {}
+    depends: ClassVar[Mapping[str, str]] = {
+        "slots": "Llama, Mistral, Phi and GPT-NeoX, alone or inside LLaVA, were proven to give equal texts; any other"
+        " checkpoint is refused when it is loaded",
+        "vllm": "vLLM itself decides which architectures it loads",
+    }
     settings: ClassVar[Mapping[str, str]] = Instruction.settings
 
     def __init__(self, options: ModelOptions) -> None:

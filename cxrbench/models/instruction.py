@@ -19,8 +19,9 @@ PROMPTS: Mapping[str, str] = {
     "findings": "Write the findings section of the radiology report for this chest X-ray.",
     "impression": "Write the impression section of the radiology report for this chest X-ray.",
     "report": "Write the radiology report for this chest X-ray, findings first, then the impression.",
+    "answer": "",
 }
-"""cxrbench's own instructions, by what the task asks for (`target`)."""
+"""cxrbench's own instructions, by what the task asks for (`target`); a question is its own instruction."""
 
 OF_THE_IMAGE = " for this chest X-ray"
 """Left out of the instruction where the task offers no image."""

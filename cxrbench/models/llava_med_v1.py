@@ -55,6 +55,9 @@ class LlavaMedV1(ReleasedModel):
 
     name: ClassVar[str] = "llava-med-v1"
     targets: ClassVar[tuple[str, ...]] = tuple(PROMPTS)
+    not_on: ClassVar[Mapping[str, str]] = {
+        "slots": "its texts end at ###, which may be several tokens, and slots ends a text at an end token only"
+    }
     settings: ClassVar[Mapping[str, str]] = {
         "prompt": Instruction.settings["prompt"],
         "target": Instruction.settings["target"],

@@ -50,24 +50,31 @@ KEPT_FILE = "retrieval.safetensors"
 EVAL = "microsoft/LLaVA-Rad 1fc4409, llava/eval/model_mimic_cxr.py"
 
 _TRUNK = r"tower/(?:module\.)?visual\.trunk\."
-_BLOCK, _LAYER = rf"{_TRUNK}blocks\.(\d+)\.", rf"{llava.TOWER}.encoder.layer.\1"
+_BLOCK = rf"{_TRUNK}blocks\.(\d+)\."
+
+
+def trunk_rows(tower: str) -> tuple[Row, ...]:
+    """The key map of BiomedCLIP-CXR's picture tower, timm's DINOv2, to the stock one called `tower`."""
+    names, layer = dinov2_attention(), rf"{tower}.encoder.layer.\1"
+    attention = tuple(rf"{layer}.{names[part]}.\2" for part in ("query", "key", "value"))
+    return (
+        to(rf"{_TRUNK}cls_token", f"{tower}.embeddings.cls_token"),
+        to(rf"{_TRUNK}pos_embed", f"{tower}.embeddings.position_embeddings"),
+        to(rf"{_TRUNK}patch_embed\.proj\.(.+)", rf"{tower}.embeddings.patch_embeddings.projection.\1"),
+        to(rf"{_BLOCK}attn\.qkv\.(weight|bias)", *attention, change=thirds),
+        to(rf"{_BLOCK}attn\.proj\.(.+)", rf"{layer}.{names['output']}.\2"),
+        to(rf"{_BLOCK}ls(1|2)\.gamma", rf"{layer}.layer_scale\2.lambda1"),
+        to(rf"{_BLOCK}((?:norm1|norm2|mlp\.fc1|mlp\.fc2)\..+)", rf"{layer}.\2"),
+        to(rf"{_TRUNK}norm\.(.+)", rf"{tower}.layernorm.\1"),
+    )
 
 
 def rows(depth: int) -> tuple[Row, ...]:
     """The key map: `lm/` is Vicuna with its updates merged, `bridge/` the projector, `tower/` BiomedCLIP-CXR."""
-    names = dinov2_attention()
-    attention = tuple(rf"{_LAYER}.{names[part]}.\2" for part in ("query", "key", "value"))
     return (
         *llava.LLAMA_ROWS,
         *llava.projector_rows(r"bridge/(?:base_model\.model\.)?model\.mm_projector\.", depth),
-        to(rf"{_TRUNK}cls_token", f"{llava.TOWER}.embeddings.cls_token"),
-        to(rf"{_TRUNK}pos_embed", f"{llava.TOWER}.embeddings.position_embeddings"),
-        to(rf"{_TRUNK}patch_embed\.proj\.(.+)", rf"{llava.TOWER}.embeddings.patch_embeddings.projection.\1"),
-        to(rf"{_BLOCK}attn\.qkv\.(weight|bias)", *attention, change=thirds),
-        to(rf"{_BLOCK}attn\.proj\.(.+)", rf"{_LAYER}.{names['output']}.\2"),
-        to(rf"{_BLOCK}ls(1|2)\.gamma", rf"{_LAYER}.layer_scale\2.lambda1"),
-        to(rf"{_BLOCK}((?:norm1|norm2|mlp\.fc1|mlp\.fc2)\..+)", rf"{_LAYER}.\2"),
-        to(rf"{_TRUNK}norm\.(.+)", rf"{llava.TOWER}.layernorm.\1"),
+        *trunk_rows(llava.TOWER),
         Unset(rf"{llava.TOWER}\.embeddings\.mask_token", "used in DINOv2's training only"),
         Drop(
             r"tower/(?:module\.)?(?:text\..+|visual\.head\..+|logit_scale)",
@@ -82,6 +89,7 @@ class LlavaRad(ReleasedModel):
 
     name: ClassVar[str] = "llava-rad"
     settings: ClassVar[Mapping[str, str]] = {"target": "findings"}
+    weight_files: ClassVar[tuple[str, ...]] = ("adapter_model.*", PROJECTOR_FILE, TOWER_FILE)
     places: ClassVar[Mapping[str, str]] = {
         PATH: "the folder of microsoft/llava-rad, or of the converted checkpoint",
         BASE: "the folder of lmsys/vicuna-7b-v1.5",
@@ -100,11 +108,7 @@ class LlavaRad(ReleasedModel):
         ),
         targets=("findings",),
         inputs=("the key image", "the indication"),
-        published=(
-            "MIMIC-CXR test, 2,461 frontal images: CheXbert F1 macro-14 39.5, micro-14 57.3, macro-5 47.7, micro-5 57.4"
-            " (secondary: two independent transcriptions; the number of images is primary)",
-            "ROUGE-L 30.6 on the same (secondary: one transcription)",
-        ),
+        published=("llavarad-mimic/LLaVA-Rad", "llavarad-rougel-mimic/LLaVA-Rad"),
         notes=NEVER_RUN,
     )
 

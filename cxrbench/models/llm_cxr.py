@@ -109,9 +109,8 @@ class LlmCxr(ReleasedModel):
         targets=("impression",),
         inputs=("the key image", "for a picture (generate_image): the impression, else the findings"),
         published=(
-            "ReXrank, MIMIC-CXR test: BLEU .036, BERTScore .158, SembScore .150, RadGraph .047, RadCliQ-v1 1.983"
-            " (primary: rajpurkarlab/ReXrank 8152f99, results/*.csv)",
-            "ReXrank, IU-Xray test: BLEU .035, RadGraph .023, RadCliQ-v1 2.072 (primary: the same)",
+            "rexrank-mimic/LLM-CXR",
+            "rexrank-iu/LLM-CXR",
             "its paper's own tables were not found in any source that could be read",
         ),
         notes=NEVER_RUN,
@@ -188,6 +187,7 @@ class LlmCxr(ReleasedModel):
             citation=EVAL,
             generation={**MATCHED.generation, "temperature": 1.0, "top_p": 0.92, "max_new_tokens": 128},
             dtype="bf16",
+            pictures={"max_new_tokens": 300},
             origin={
                 "temperature": "training/generate.py: do_sample=True, nothing said of the temperature, which is 1",
                 "top_p": "training/generate.py: top_p=0.92",
@@ -248,6 +248,8 @@ class LlmCxr(ReleasedModel):
 
     def prompt_identity(self) -> str:
         """The wordings that may be drawn, wrapped."""
+        if "generate_image" in self.options.asks:
+            return self.wrap(f"{self.instruction} of {'|'.join(TO_IMAGE)}\n\nInput:\n...")
         return self.wrap(f"{self.instruction} of {'|'.join(FROM_IMAGE)}\n\nInput:\n{IMAGE}")
 
     # Tensors
@@ -298,6 +300,10 @@ class LlmCxr(ReleasedModel):
     def decode(self, tokens: Sequence[int]) -> str:
         """The words of an answer; codes of a picture in it are no words."""
         return super().decode([token for token in tokens if token < WORDS])
+
+    def picture_codes(self, tokens: Sequence[int]) -> tuple[int, int]:
+        """How many codes of a picture an answer holds, and how many make one."""
+        return sum(token >= WORDS for token in tokens), self.image_tokens()
 
     def paint(self, module: Any, tokens: Sequence[int]) -> NDArray[np.uint8] | None:
         """The picture a text holds, uint8 (side, side, 3); None where it does not hold exactly one picture's codes.

@@ -130,10 +130,7 @@ class Maira2(ReleasedModel):
             "indication, technique, comparison",
             "prior image and report: in its prompt, but no task offers them yet, so they are never shown",
         ),
-        published=(
-            "MIMIC-CXR test: CheXbert F1 macro-14 41.6, micro-14 58.1, macro-5 50.4, micro-5 59.1"
-            " (secondary: README.md of Stanford-AIMI/CheXagent)",
-        ),
+        published=("llavarad-mimic/MAIRA-2",),
         notes=f"no prior study is shown, though it was trained with them; {NEVER_RUN}",
     )
 

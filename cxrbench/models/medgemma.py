@@ -17,10 +17,11 @@ from cxrbench.errors import CxrbenchError, suggest
 from cxrbench.models import network, stock
 from cxrbench.models.adapter import IMAGE, Encoded, LoadSettings, Network
 from cxrbench.models.base import ModelCard, ModelOptions
+from cxrbench.models.folders import gone, origins
 from cxrbench.models.generation import MATCHED, Preset
 from cxrbench.models.hf import HuggingFace
-from cxrbench.models.instruction import Instruction
-from cxrbench.models.recognise import another
+from cxrbench.models.instruction import PROMPTS, Instruction
+from cxrbench.models.recognise import config_of
 from cxrbench.models.released import NEVER_RUN, PATH
 from cxrbench.models.tokens import StandIn
 from cxrbench.types import Generation, Message, Request, RequestKind, Sample
@@ -62,6 +63,12 @@ SIZES: Mapping[str, Mapping[str, int]] = {
 class MedGemma(HuggingFace):
     """See `cxrbench.models.adapter.Adapter`; `hf` with words, presets and a card."""
 
+    not_on: ClassVar[Mapping[str, str]] = {
+        "slots": "Gemma 3 lets the tokens of an image see each other and looks back over a window in most layers, and"
+        " equal texts were not proven"
+    }
+    depends: ClassVar[Mapping[str, str]] = {}
+    targets: ClassVar[tuple[str, ...]] = tuple(PROMPTS)
     settings: ClassVar[Mapping[str, str]] = {
         **Instruction.settings,
         "size": "4b (the default) or 27b: what random weights are made in the shape of, where there is no folder",
@@ -75,12 +82,12 @@ class MedGemma(HuggingFace):
         licence="Health AI Developer Foundations terms (HAI-DEF)",
         citation="Sellergren et al. 2025, MedGemma, arXiv:2507.05201",
         trained_on=("MIMIC-CXR train among many medical collections, licensed and private",),
-        targets=("findings", "impression", "report"),
+        targets=tuple(PROMPTS),
         inputs=("the key image, or all", "the question", "every section the task offers (cxrbench's own words)"),
         published=(
-            "MIMIC-CXR RadGraph F1, instruction-tuned 4B 21.9, 27B 21.3; pre-trained 4B 29.5, tuned 30.3"
-            " (secondary: copy of the model card, which calls the low values an effect of style)",
-            "MIMIC-CXR RadGraph F1, 1.5 4B 27.2, 27B 27.0 (secondary: two notes; 27B differs from the card)",
+            "medgemma-mimic/MedGemma 4B instruction-tuned",
+            "medgemma-mimic/MedGemma 27B multimodal instruction-tuned",
+            "medgemma-mimic/MedGemma 1.5 4B",
         ),
         notes=f"no prompt for reports was published: the instruction is cxrbench's; {NEVER_RUN}",
     )
@@ -102,10 +109,15 @@ class MedGemma(HuggingFace):
                 where="--model medgemma",
                 fix="cxrbench models add medgemma --path DIR (remembered), or --model medgemma:DIR",
             )
+        if not Path(folder).expanduser().is_dir():
+            raise CxrbenchError(
+                f"there is no folder {folder!r}",
+                where="--model medgemma",
+                fix=gone("medgemma", PATH, Path(folder)),
+            )
         extra = {key: value for key, value in options.extra.items() if key in Instruction.settings}
+        config_of(Path(folder).expanduser(), self.CARD.about, model_type="gemma3")
         super().__init__(replace(options, argument=folder, extra=extra))
-        if self.checkpoint.config.get("model_type") != "gemma3":
-            raise another(self.checkpoint.folder, self.CARD.about)
 
     def _of_published_size(self, options: ModelOptions) -> None:
         import threading
@@ -136,10 +148,10 @@ class MedGemma(HuggingFace):
             return self.CARD
         return replace(self.CARD, notes=f"random weights: for speed only, never scored; {self.CARD.notes}")
 
-    @cached_property
-    def presets(self) -> Mapping[str, Preset]:
-        """`matched`, and `documented`: the model card's example."""
-        own = Preset(
+    @classmethod
+    def reference(cls, target: str) -> Preset:
+        """`documented`: the model card's example, whatever the target."""
+        return Preset(
             name="documented",
             version=1,
             source="authors-demo",
@@ -155,6 +167,11 @@ class MedGemma(HuggingFace):
             },
             quirks=("pan and scan is off, as in the published processor",),
         )
+
+    @cached_property
+    def presets(self) -> Mapping[str, Preset]:
+        """`matched`, and `documented`."""
+        own = self.reference(self.instruction.target)
         return {MATCHED.name: MATCHED, own.name: own}
 
     def check(self) -> tuple[None, int]:
@@ -162,6 +179,10 @@ class MedGemma(HuggingFace):
         from transformers import Gemma3ForConditionalGeneration
 
         return None, network.count(network.build(Gemma3ForConditionalGeneration, self.config, "bf16"))
+
+    def check_words(self) -> None:
+        """Read processor, tokenizer and chat template; see `ReleasedModel.check_words`."""
+        self.processing.tokenizer.decode([])
 
     def convert(self, out: Path, progress: Any = None) -> Any:
         """Refuse: the published form is the stock one.
@@ -193,7 +214,9 @@ class MedGemma(HuggingFace):
 
     def circumstances(self) -> dict[str, Any]:
         """As `hf`; nothing of a folder where there is none."""
-        return {"pixels": "fast"} if self.shape_only else super().circumstances()
+        if self.shape_only:
+            return {"pixels": "fast"}
+        return {**super().circumstances(), **origins({PATH: self.checkpoint.folder})}
 
     def request(self, sample: Sample, kind: RequestKind, generation: Generation, seed: int) -> Request:
         """The system text, then one user turn: the words before the images, as in the model card's example."""

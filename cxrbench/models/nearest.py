@@ -89,7 +89,7 @@ class Gallery:
 
 
 class NearestImage:
-    """Retrieval by thumbnail; see the module. `--workers` threads read the train images."""
+    """Retrieval by thumbnail; see the module. `--readers` threads read the train images."""
 
     card = ModelCard(
         "nearest-image",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,12 +39,10 @@ def describe(folder: Path) -> str:
     for name in (CARD_FILE, "config.json"):
         if (folder / name).is_file():
             try:
-                body = json.loads((folder / name).read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+                body = read_json(folder / name)
+            except CxrbenchError:
                 return f"its {name} cannot be read"
-            if isinstance(body, dict):
-                return f"the converted form of {body.get('model')}" if name == CARD_FILE else _by_config(body)
-            return f"its {name} is not a JSON object"
+            return f"the converted form of {body.get('model')}" if name == CARD_FILE else _by_config(body)
     if (folder / "adapter_config.json").is_file():
         return "low-rank updates (LoRA) without the configuration of their model"
     return "no model folder: it has no config.json"

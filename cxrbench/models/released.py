@@ -39,7 +39,7 @@ from cxrbench.models.folders import BASE as BASE
 from cxrbench.models.folders import CLIP as CLIP
 from cxrbench.models.folders import PATH as PATH
 from cxrbench.models.folders import Opened as Opened
-from cxrbench.models.folders import needed, refuse_other_choices
+from cxrbench.models.folders import needed, origins, refuse_other_choices
 from cxrbench.models.generation import MATCHED, Preset
 from cxrbench.models.instruction import rough_cost
 from cxrbench.models.keys import Plan, same
@@ -67,11 +67,17 @@ class ReleasedModel(ABC):
     """Goes up when a prompt, a transform or a conversion changes."""
     kinds: ClassVar[frozenset[RequestKind]] = frozenset({"generate", "score_options"})
     offers: ClassVar[frozenset[Face]] = frozenset({"network"})
+    not_on: ClassVar[Mapping[str, str]] = {}
+    """Engines that cannot hold it, each with the reason."""
     settings: ClassVar[Mapping[str, str]] = {"target": "what to write; the task says it"}
     targets: ClassVar[tuple[str, ...]] = ("findings",)
     places: ClassVar[Mapping[str, str]] = {PATH: "the folder of the checkpoint, original or converted"}
     needs: ClassVar[tuple[str, ...]] = (PATH,)
     """Places the original layout cannot do without."""
+    pickles: ClassVar[bool] = True
+    """Weights may be pickles: they are opened with weights_only (shards.py)."""
+    weight_files: ClassVar[tuple[str, ...]] = ()
+    """Patterns of weight files of a hub repository that are called otherwise than transformers calls them."""
     bos: ClassVar[bool] = True
     """Whether a prompt begins with BOS."""
 
@@ -159,8 +165,7 @@ class ReleasedModel(ABC):
                 where=f"--model {self.name}",
                 fix=f"cxrbench models add {self.name} --path DIR (remembered), or --model {self.name}:DIR",
             )
-        if not folder.is_dir():
-            raise another(folder, self.CARD.about)
+        self.place(PATH)
         card = converted.read_card(folder)
         if card is not None:
             if card["model"] != self.name:
@@ -251,6 +256,7 @@ class ReleasedModel(ABC):
         """Where the folders lie, and which tensors of the checkpoint are left out and why."""
         return {
             **{f"checkpoint_{key}": str(folder.resolve()) for key, folder in self.folders.items()},
+            **origins(self.folders),
             "left_out": dict(self._left_out),
         }
 
@@ -389,6 +395,16 @@ class ReleasedModel(ABC):
         module = self.build()
         made = network.steps(module, self.opened.source(), self.opened.rows) if self.opened.source else None
         return made, network.count(module)
+
+    def check_words(self) -> None:
+        """Read the tokenizer, so that a folder without one is refused before anything is remembered.
+
+        Raises:
+            CxrbenchError: its files are missing or damaged, or it is not the model's.
+        """
+        self.tokenizer.decode([])
+        if "generate" in self.kinds:
+            self.eos()
 
     def module(self, settings: LoadSettings) -> Any:
         """The network from the original or the converted form, or with random weights."""

@@ -65,6 +65,7 @@ class Replay(Lookup):
             "surplus": coverage.surplus,
             "empty": self.file.empty,
             "null": self.file.nulls,
+            "nothing_words": list(self.file.nothing_words),
             "further_columns": [*self.file.subgroup_columns, *self.file.ignored_columns],
         }
 

@@ -36,6 +36,7 @@ class ShapeModel(ReleasedModel):
 
     name: ClassVar[str] = "shape"
     targets: ClassVar[tuple[str, ...]] = ("findings", "impression", "report")
+    places: ClassVar[Mapping[str, str]] = {}
     settings: ClassVar[Mapping[str, str]] = {
         "target": "does not matter: random weights answer nothing",
         "image_tokens": "tokens of the image, a square number: the tower looks at a larger or smaller image",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrbench.errors import CxrbenchError
-from cxrbench.models.checkpoint import read_header, read_json
+from cxrbench.models.checkpoint import inside, read_header, read_json
 from cxrbench.models.keys import Source, Tensor, listed
 
 STEMS = ("model", "pytorch_model")
@@ -48,7 +48,7 @@ def _index(file: Path) -> dict[str, str]:
 
 
 def _complete(index: Path) -> tuple[Path, ...]:
-    names = sorted(set(_index(index).values()))
+    names = sorted(inside(index, _index(index).values()))
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise CxrbenchError(

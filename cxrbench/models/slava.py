@@ -89,12 +89,7 @@ class Slava(ReleasedModel):
         trained_on=("RADEX, made by the authors from reports and model outputs; not released",),
         targets=("findings", "impression"),
         inputs=("the key image", "for an impression: the findings of the reference report"),
-        published=(
-            "MIMIC-CXR findings: ROUGE-L 9.14, METEOR 19.92, BLEU-2 3.49, rescaled BERTScore 20.82, CheXbert 35.24,"
-            " RadGraph 8.47 (secondary: one transcription; size of the test set and averaging unknown)",
-            "IU-Xray findings: ROUGE-L 5.08, METEOR 14.49, BLEU-2 3.53, BERTScore 24.17, CheXbert 64.41, RadGraph 3.96"
-            " (secondary: the same)",
-        ),
+        published=("slava-mimic/SLaVA-CXR 2.7B", "slava-iu/SLaVA-CXR 2.7B"),
         notes=NEVER_RUN,
     )
 

@@ -286,9 +286,18 @@ def load_network(checkpoint: Checkpoint, settings: LoadSettings, tokenizer: Any)
     Raises:
         CxrbenchError: weights that are missing, left over or of another shape, or settings it cannot be loaded with.
     """
+    module = _dummy(checkpoint, settings) if settings.load_format == "dummy" else _weighted(checkpoint, settings)
+    return described(module, checkpoint, settings, tokenizer)
+
+
+def described(module: Any, checkpoint: Checkpoint, settings: LoadSettings, tokenizer: Any) -> Network:
+    """Switch a loaded stock module to evaluation and find what ends its texts.
+
+    Raises:
+        CxrbenchError: nothing does.
+    """
     from transformers import GenerationConfig
 
-    module = _dummy(checkpoint, settings) if settings.load_format == "dummy" else _weighted(checkpoint, settings)
     module.eval()
     module.requires_grad_(False)
     generation = module.generation_config

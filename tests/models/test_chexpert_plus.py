@@ -152,7 +152,5 @@ def test_random_weights_need_no_files():
 
 
 def test_engine_slots_says_why_it_does_not_run_it(places):
-    made = join(CheXpertPlus, SlotsEngine, ModelOptions(places=places, dtype="fp32", device="cpu"))
     with pytest.raises(CxrbenchError, match="encoder-decoder"):
-        made.circumstances()
-    made.close()
+        join(CheXpertPlus, SlotsEngine, ModelOptions(places=places, dtype="fp32", device="cpu"))

@@ -18,6 +18,7 @@ from cxrbench.models.base import ModelOptions
 from cxrbench.models.llm_cxr import LlmCxr
 from cxrbench.models.llm_cxr_words import FROM_IMAGE, TO_IMAGE
 from cxrbench.models.published_pixels import CentreSquare
+from cxrbench.types import Generation
 from tests import released_more as more
 from tests.models import originals
 from tests.tiny_llava import edit_json
@@ -155,33 +156,108 @@ def test_a_text_of_256_codes_is_a_picture(places):
     assert model.paint(module, [50281] * 255) is None
 
 
-def test_a_picture_is_generated_by_the_network_itself(places):
-    """No engine serves this kind yet: prompt to codes to picture by the network's own functions."""
-    from transformers import GenerationConfig, LogitsProcessorList
+def writing(monkeypatch, made, answers):
+    """Let generate() write these tokens, whatever the small random network would: what the trained one has learnt."""
 
-    model = llm_cxr(places)
-    made = model.load(CPU)
-    encoded = model.encode(more.ask(model, kind="generate_image", sections={"impression": "Clear."}), [])
+    def generate(self, input_ids, **_):
+        self(input_ids=input_ids)  # one real step, for what watches the scores and the time of the first token
+        rows = torch.zeros((len(input_ids), max(map(len, answers))), dtype=torch.int64)
+        for row, answer in zip(rows, answers, strict=True):
+            row[: len(answer)] = torch.tensor(answer)
+        return torch.cat([input_ids, rows], dim=1)
+
+    monkeypatch.setattr(type(made.engine.load().module), "generate", generate)
+
+
+def codes(seed, count=256):
+    return [*(50281 + np.random.default_rng(seed).integers(0, 1024, count)).tolist(), 50277]
+
+
+def painter(places, **options):
+    settings = ModelOptions(places=places, dtype="fp32", device="cpu", asks=frozenset({"generate_image"}), **options)
+    return join(LlmCxr, TransformersEngine, settings)
+
+
+def drawn(made, samples, **generation):
+    settings = Generation(**{"max_new_tokens": 260} | generation)
+    requests = [made.request(each, "generate_image", settings, seed) for seed, each in enumerate(samples)]
+    prepared = [made.prepare(request) for request in requests]
+    assert [each.failure for each in prepared] == [None] * len(samples)
+    return made.generate(0, prepared)
+
+
+REPORTS = ({"impression": "Clear."}, {"impression": "A large left pleural effusion, and nothing else."})
+
+
+def test_the_engine_draws_what_the_codes_say(places, monkeypatch):
+    made = painter(places)
+    samples = [more.sample(sample_id=str(i), sections=given) for i, given in enumerate(REPORTS)]
+    writing(monkeypatch, made, [codes(0), codes(1)])
+    result = drawn(made, samples)
+    for seed, answer in enumerate(result.predictions):
+        assert (answer.outcome, answer.text, answer.finish_reason) == ("ok", None, "stop")
+        assert (answer.output_tokens, answer.image_tokens) == (257, 0)
+        assert answer.inputs == ("section:impression",)
+        assert {"latency", "wait", "preprocess"} <= set(answer.times)
+        picture = made.adapter.paint(made.engine.load().module, codes(seed))
+        assert np.array_equal(result.outputs[answer.sample_id], picture)
+        assert picture.shape == (64, 64, 3)
+    assert result.timing.decode is not None
+
+
+@pytest.mark.parametrize("count", [0, 255, 257])
+def test_another_number_of_codes_is_no_picture(places, monkeypatch, count):
+    made = painter(places)
+    writing(monkeypatch, made, [codes(0, count)])
+    result = drawn(made, [more.sample(sections=REPORTS[0])])
+    (answer,) = result.predictions
+    assert (answer.outcome, answer.finish_reason, dict(result.outputs)) == ("no_picture", "stop", {})
+    assert answer.failed
+    assert answer.detail == f"the answer holds {count} codes, and a picture is 256"
+
+
+def test_words_are_no_picture_and_a_cap_is_told(places):
+    result = drawn(painter(places), [more.sample(sections=REPORTS[0])], max_new_tokens=4)
+    assert [(each.outcome, each.finish_reason) for each in result.predictions] == [("no_picture", "length")]
+
+
+@pytest.mark.slow
+def test_a_picture_is_drawn_again_by_its_seed(places, monkeypatch):
+    from cxrbench.engines import transformers as engine
 
     def codes_only(input_ids, scores):
         return scores.masked_fill(torch.arange(scores.shape[-1]) < 50281, -float("inf"))
 
-    settings = GenerationConfig(max_new_tokens=256, do_sample=False, eos_token_id=50277, pad_token_id=0)
-    with torch.inference_mode():
-        ids = made.module.generate(
-            **encoded.tensors, generation_config=settings, logits_processor=LogitsProcessorList([codes_only])
-        )
-    new = ids[0, encoded.prompt_tokens :].tolist()
-    assert len(new) == 256
-    assert model.paint(made.module, new).shape == (64, 64, 3)
+    stock = engine._sampler
+
+    def sampler(part, device):
+        made = stock(part, device)
+        made.insert(0, codes_only)
+        return made
+
+    monkeypatch.setattr(engine, "_sampler", sampler)
+    made = painter(places)
+    samples = [more.sample(sample_id=str(i), sections=given) for i, given in enumerate(REPORTS)]
+    first, second = (drawn(made, samples, temperature=1.0, top_p=0.92, max_new_tokens=256) for _ in range(2))
+    assert [each.outcome for each in first.predictions] == ["ok", "ok"]
+    assert [each.finish_reason for each in first.predictions] == ["length", "length"]
+    assert all(np.array_equal(first.outputs[name], second.outputs[name]) for name in "01")
+    assert not np.array_equal(first.outputs["0"], first.outputs["1"])
 
 
-def test_engines_say_that_they_do_not_serve_pictures(places):
-    assert "generate_image" in LlmCxr.kinds
-    made = join(LlmCxr, TransformersEngine, ModelOptions(places=places, dtype="fp32", device="cpu"))
-    assert "generate_image" not in made.kinds
-    with pytest.raises(CxrbenchError, match="generate\\(\\) gives text"):
-        made.request(more.sample(), "generate_image", None, 0)
+def test_a_picture_has_the_authors_cap_and_prompts_of_its_own(places):
+    made = painter(places, preset="reference")
+    assert made.generation["max_new_tokens"] == 300
+    report = join(LlmCxr, TransformersEngine, ModelOptions(places=places, preset="reference", device="cpu"))
+    assert report.generation["max_new_tokens"] == 128
+    assert made.identity()["prompt"] != report.identity()["prompt"]
+    assert painter(places, generation={"max_new_tokens": 280}).generation["max_new_tokens"] == 280
+
+
+def test_a_prompt_and_a_picture_must_fit_into_the_context(places):
+    made = painter(places)
+    request = made.request(more.sample(sections=REPORTS[0]), "generate_image", Generation(max_new_tokens=4000), 0)
+    assert made.prepare(request).failure[0] == "prompt_too_long"
 
 
 # Pixels, presets, sizes
