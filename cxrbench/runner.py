@@ -17,13 +17,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from cxrbench.artifacts import keep
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.plan import Plan, pixel_key
+from cxrbench.rows import Forcing
+from cxrbench.spool import Each, blocks
 from cxrbench.store import Appender, RunFolder, prediction_row
 from cxrbench.tables import write_samples
-from cxrbench.types import EMPTY, OK, Prediction, Request
+from cxrbench.types import EMPTY, OK, Manifest, Prediction, Request
 
 if TYPE_CHECKING:
+    from cxrbench.engines.base import Stream
     from cxrbench.models.base import Model, Prepared
 
 Progress = Callable[[int, int], None]
@@ -43,25 +47,26 @@ def execute(
     # Before there is a folder: a checkpoint that cannot be loaded, a file that fits no sample, leave nothing behind.
     made_on = None if run.exists() else model.circumstances()
     with run.writing():
-        manifest = run.begin(plan.manifest)
-        if manifest.batch_size != plan.manifest.batch_size:
+        if run.claims.last_epoch() is not None:
             raise CxrbenchError(
-                f"this run is cut into batches of {manifest.batch_size}, not {plan.manifest.batch_size}",
+                "several workers have written this run, so whoever goes on claims a shard of its own",
                 where=str(run.path),
-                fix=f"--batch-size {manifest.batch_size}, or --out DIR for a new run",
+                fix=f"cxrbench run --resume {run.path}",
             )
-        write_samples(run.samples_file, plan.samples, plan.selected)
+        manifest = begin(run, plan)
         rows = Appender(run.shard_file("predictions"))
         times = Appender(run.shard_file("batches"))
         try:
             answered = run.predictions()
             done = set(answered) - reopened(run, plan, answered, model, workers)
-            todo = _open(plan, done, alone=getattr(model, "independent", False))
+            todo = open_batches(
+                plan.batches, range(len(plan.batches)), done, alone=getattr(model, "independent", False)
+            )
             if not todo:
                 progress(len(done), plan.manifest.n_expected)
                 return 0
             run.add_segment({**circumstances, **(made_on or model.circumstances())})
-            job = _Job(model, todo, done, rows, times, len(manifest.circumstances), workers)
+            job = Job(run, model, todo, done, rows, times, len(manifest.circumstances), workers)
             return job.answer(lambda n: progress(n, plan.manifest.n_expected))
         finally:
             rows.close()
@@ -75,17 +80,39 @@ ASKED_AGAIN = ("no_answer",)
 """Failures of a server, which says nothing about the sample: the same command asks again."""
 
 
-def _open(plan: Plan, done: Collection[str], *, alone: bool) -> list[tuple[int, Sequence[Request]]]:
-    """Batches with an open sample: whole ones, or only what is open where each request is answered `alone`.
+def begin(run: RunFolder, plan: Plan) -> Manifest:
+    """Make the folder of a run, or go on in it: manifest and samples; returns the manifest in force.
 
-    A network's last bits depend on the batch; a server that is asked once per sample would be asked, and paid, twice.
+    Raises:
+        CxrbenchError: the folder holds another run, or one that is cut into other batches.
     """
-    found: list[tuple[int, Sequence[Request]]] = []
-    for number, batch in enumerate(plan.batches):
-        left = [request for request in batch if request.sample_id not in done]
-        if left:
-            found.append((number, left if alone else batch))
-    return found
+    manifest = run.begin(plan.manifest)
+    if manifest.batch_size != plan.manifest.batch_size:
+        raise CxrbenchError(
+            f"this run is cut into batches of {manifest.batch_size}, not {plan.manifest.batch_size}",
+            where=str(run.path),
+            fix=f"--batch-size {manifest.batch_size}, or --out DIR for a new run",
+        )
+    write_samples(run.samples_file, plan.samples, plan.selected)
+    return manifest
+
+
+def open_batches(
+    batches: Sequence[Sequence[Request]], numbers: Iterable[int], done: Collection[str], *, alone: bool
+) -> Sequence[tuple[int, Sequence[Request]]]:
+    """Of the batches with these numbers those with an open sample, each made when it is its turn (see `Plan`).
+
+    Whole ones, or only what is open where each request is answered `alone`: a network's last bits depend on the batch;
+    a server that is asked once per sample would be asked, and paid, twice.
+    """
+    before = frozenset(done)
+    found = [number for number in numbers if any(each.sample_id not in before for each in batches[number])]
+
+    def turn(place: int) -> tuple[int, Sequence[Request]]:
+        batch = batches[found[place]]
+        return found[place], [each for each in batch if each.sample_id not in before] if alone else batch
+
+    return Each(len(found), turn)
 
 
 def reopened(
@@ -96,11 +123,8 @@ def reopened(
     Raises:
         CxrbenchError: the image of a sample that was answered has changed, so that going on would mix two data sets.
     """
-    requests = [request for batch in plan.batches for request in batch if request.sample_id in answered]
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        keys = list(pool.map(lambda request: pixel_key(request.images), requests))
     again, changed = set(), 0
-    for request, key in zip(requests, keys, strict=True):
+    for request, key in _with_keys(plan, answered, workers):
         row = answered[request.sample_id]
         if row.outcome in ASKED_AGAIN:
             again.add(request.sample_id)
@@ -118,10 +142,24 @@ def reopened(
     return frozenset(again)
 
 
-@dataclass(slots=True)
-class _Job:
-    """Answering what is open: batches one after the other, reading ahead, each written before the next begins."""
+def _with_keys(plan: Plan, answered: Mapping[str, Prediction], workers: int) -> Iterator[tuple[Request, str | None]]:
+    """Every answered request with the key its images have now."""
+    requests = (request for batch in plan.batches for request in batch if request.sample_id in answered)
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        for block in blocks(requests, 1024):
+            images = [request.images for request in block]
+            keys = pool.map(pixel_key, images) if any(images) else map(pixel_key, images)
+            yield from zip(block, keys, strict=True)
 
+
+@dataclass(slots=True)
+class Job:
+    """Answering what is open: batches one after the other, reading ahead, each written before the next begins.
+
+    What was written is forced to disk while the next batch is answered.
+    """
+
+    run: RunFolder
     model: Model
     todo: Sequence[tuple[int, Sequence[Request]]]
     done: set[str]
@@ -135,41 +173,86 @@ class _Job:
         answered = 0
         progress(len(self.done))
         started = time.perf_counter()
-        for number, prepared in _ahead(self.model, self.todo, self.workers):
-            predictions, row = self._batch(number, prepared)
-            fresh = [each for each in predictions if each.sample_id not in self.done]
-            self.rows.write(prediction_row(each) for each in fresh)
-            row |= {"segment": self.segment, "ended": time.perf_counter() - started, "peak_rss": peak_rss()}
-            self.times.write([{key: value for key, value in row.items() if value is not None}])
-            self.done |= {each.sample_id for each in fresh}
-            answered += len(fresh)
-            progress(len(self.done))
+        with Forcing(self.rows, self.times) as forcing:
+            for number, arriving in _ahead(self.model, self.todo, self.workers):
+                predictions, row, outputs = self._batch(number, arriving)
+                fresh = [each for each in predictions if each.sample_id not in self.done]
+                kept = keep(self.run.path, {p.sample_id: outputs[p.sample_id] for p in fresh if p.sample_id in outputs})
+                fresh = [replace(each, artifact=kept.get(each.sample_id)) for each in fresh]
+                forcing.wait()
+                self.rows.put(prediction_row(each) for each in fresh)
+                row |= {"segment": self.segment, "ended": time.perf_counter() - started, "peak_rss": peak_rss()}
+                self.times.put([{key: value for key, value in row.items() if value is not None}])
+                forcing.begin()
+                self.done |= {each.sample_id for each in fresh}
+                answered += len(fresh)
+                progress(len(self.done))
         return answered
 
-    def _batch(
-        self, number: int, prepared: Sequence[tuple[Prepared, str | None]]
-    ) -> tuple[list[Prediction], dict[str, Any]]:
-        """Answer one batch: predictions in its order, and its row of times."""
+    def _batch(self, number: int, arriving: Arriving) -> tuple[list[Prediction], dict[str, Any], Mapping[str, Any]]:
+        """Answer one batch: predictions in its order, its row of times, and what is no text by sample id."""
+        stream: Stream | None = getattr(self.model, "stream", None)
+        if stream is None:
+            arriving.wait()
         begun = time.perf_counter()
-        good = [each for each, _ in prepared if each.failure is None]
+        result = None
+        if stream is not None:
+            result = stream(number, arriving)
+            arriving.wait()
+        elif arriving.good:
+            result = self.model.generate(number, arriving.good)
+        prepared, good = arriving.came, arriving.good
         found = {each.request.sample_id: _failed(each, number) for each, _ in prepared if each.failure is not None}
         row: dict[str, Any] = {"batch": number, "size": 0}
-        if good:
-            result = self.model.generate(number, good)
+        outputs: Mapping[str, Any] = {}
+        if result is not None:
             if [p.sample_id for p in result.predictions] != [p.request.sample_id for p in good]:
                 raise CxrbenchError(
                     f"{self.model.card.name} returned other samples than it was asked", code=Exit.INFRASTRUCTURE
                 )
-            row = asdict(result.timing)
-            found |= {p.sample_id: _settle(p, g, number) for p, g in zip(result.predictions, good, strict=True)}
+            row, outputs = asdict(result.timing), result.outputs
+            for prediction, each in zip(result.predictions, good, strict=True):
+                found[prediction.sample_id] = _settle(prediction, each, number, prediction.sample_id in outputs)
         row.setdefault("wall", time.perf_counter() - begun)
-        return [replace(found[each.request.sample_id], pixels=key) for each, key in prepared], row
+        return [replace(found[each.request.sample_id], pixels=key) for each, key in prepared], row, outputs
 
 
-def _ahead(
-    model: Model, todo: Iterable[tuple[int, Sequence[Request]]], workers: int
-) -> Iterator[tuple[int, list[tuple[Prepared, str | None]]]]:
-    """Yield (number, prepared batch) in order, with the images of the next `AHEAD` batches being read meanwhile.
+class Arriving:
+    """A batch whose images are being read: gives what can be answered, in order, waiting for each.
+
+    `came` is all that was waited for, with the key of the image files each was made from.
+    """
+
+    def __init__(self, futures: Sequence[Future[tuple[Prepared, str | None]]]) -> None:
+        self.came: list[tuple[Prepared, str | None]] = []
+        self._futures = deque(futures)
+
+    def __iter__(self) -> Iterator[Prepared]:
+        return self
+
+    def __next__(self) -> Prepared:
+        while self._futures:
+            each, key = self._futures.popleft().result()
+            self.came.append((each, key))
+            if each.failure is None:
+                return each
+        raise StopIteration
+
+    def __length_hint__(self) -> int:
+        return len(self._futures)
+
+    @property
+    def good(self) -> list[Prepared]:
+        """What came and can be answered."""
+        return [each for each, _ in self.came if each.failure is None]
+
+    def wait(self) -> None:
+        """Wait for the rest."""
+        deque(self, maxlen=0)
+
+
+def _ahead(model: Model, todo: Iterable[tuple[int, Sequence[Request]]], workers: int) -> Iterator[tuple[int, Arriving]]:
+    """Yield (number, arriving batch) in order, with the images of the next `AHEAD` batches being read meanwhile.
 
     With each prepared request comes the key of the image files it was made from.
     """
@@ -184,10 +267,10 @@ def _ahead(
                 waiting.append((number, [pool.submit(prepare, request) for request in batch]))
                 if len(waiting) > AHEAD:
                     first, futures = waiting.popleft()
-                    yield first, [future.result() for future in futures]
+                    yield first, Arriving(futures)
             while waiting:
                 first, futures = waiting.popleft()
-                yield first, [future.result() for future in futures]
+                yield first, Arriving(futures)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -206,11 +289,23 @@ def _failed(prepared: Prepared, batch: int) -> Prediction:
     )
 
 
-def _settle(prediction: Prediction, prepared: Prepared, batch: int) -> Prediction:
-    """Add what the runner knows: inputs, preparation times, the batch; an answer without text is named `empty`."""
+TEXTS = ("generate", "score_options")
+"""Requests that are answered with a text."""
+
+
+def _settle(prediction: Prediction, prepared: Prepared, batch: int, shown: bool) -> Prediction:
+    """Add what the runner knows: inputs, preparation times, the batch; an answer without text is named `empty`.
+
+    `shown`: there is a picture or a vector.
+
+    Raises:
+        CxrbenchError: the model says that it answered and gave neither of them where one was asked for.
+    """
     outcome = prediction.outcome
-    if outcome == OK and not (prediction.text or "").strip():
+    if outcome == OK and prepared.request.kind in TEXTS and not (prediction.text or "").strip():
         outcome = EMPTY
+    if outcome == OK and prepared.request.kind not in TEXTS and not shown:
+        raise CxrbenchError(f"a model answered {prepared.request.kind} with nothing", code=Exit.INFRASTRUCTURE)
     return replace(
         prediction,
         outcome=outcome,

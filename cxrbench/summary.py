@@ -6,10 +6,12 @@ was measured. No torch.
 
 from __future__ import annotations
 
+import hashlib
 import math
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +19,9 @@ import numpy as np
 
 from cxrbench.data.samples import clusters_of, has_patients
 from cxrbench.scoring import unwatched
+from cxrbench.spool import LIMIT, Passing
 from cxrbench.stats import Interval, Table, bootstrap, point
-from cxrbench.types import MISSING, Access, BatchTiming, Prediction, Sample
+from cxrbench.types import MISSING, Access, BatchTiming, Manifest, Prediction, Sample
 
 if TYPE_CHECKING:
     from cxrbench.scoring import Progress, Scored
@@ -92,13 +95,28 @@ def distinct_entry(samples: Sequence[Sample], predictions: Mapping[str, Predicti
 
     A constant report can score well on words, so these counts stand beside every score, whatever was scored.
     """
-    pairs = [(predictions[s.sample_id], s.target) for s in samples if s.sample_id in predictions]
-    reports = [(row.text or "", target) for row, target in pairs if not row.failed]
-    return {
-        "reports": len(reports),
-        "distinct": len({" ".join(text.split()) for text, _ in reports}),
-        "reference_distinct": len({" ".join(text.split()) for _, text in reports}),
-    }
+    count, reports, references = 0, set(), set()
+    for sample in samples:
+        row = predictions.get(sample.sample_id)
+        if row is not None and not row.failed and row.artifact is None:
+            count += 1
+            reports.add(_words_hash(row.text or ""))
+            references.add(_words_hash(sample.target))
+    return {"reports": count, "distinct": len(reports), "reference_distinct": len(references)}
+
+
+def _words_hash(text: str) -> bytes:
+    """16 bytes for the words of a text: hundreds of thousands of texts are not kept to count them."""
+    words = " ".join(text.split())
+    return hashlib.blake2b(words.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def answered_rows(samples: Sequence[Sample], predictions: Mapping[str, Prediction]) -> Sequence[Prediction]:
+    """The predictions of samples that have one, in their order; of many, each is read when it is its turn."""
+    ids = [sample.sample_id for sample in samples if sample.sample_id in predictions]
+    if len(ids) > LIMIT:
+        return Passing(ids, predictions.__getitem__)
+    return tuple(predictions[each] for each in ids)
 
 
 def slice_entries(
@@ -155,15 +173,78 @@ def _slice_entry(
     return {"n": len(index), "clusters": len(set(clusters)), "metrics": metrics}
 
 
+def measured_entry(manifest: Manifest, batches: Sequence[BatchTiming]) -> dict[str, str]:
+    """How the speed of a run was measured, in words: what stands beside reports_per_s wherever it is shown.
+
+    What differs between the parts of a run is named for each of them.
+    """
+    model, parts = manifest.identity["model"], len({batch.segment for batch in batches})
+    slots = sorted({batch.slots for batch in batches if batch.slots is not None})
+
+    def over(*keys: str) -> str:
+        found = ([str(part[key]) for key in keys if key in part][:1] for part in manifest.circumstances)
+        return ", ".join(dict.fromkeys(value for values in found for value in values))
+
+    made = {
+        "scope": "end to end: first image read to last text written; engine_reports_per_s without reading",
+        "engine": str(model.get("engine", "")),
+        "dtype": str(model.get("dtype", "")),
+        "device": over("gpu", "device"),
+        "cpus": over("cpus"),
+        "batch": str(manifest.batch_size),
+        "slots": " to ".join(str(each) for each in dict.fromkeys((*slots[:1], *slots[-1:]))),
+        "readers": over("readers"),
+        "lengths": "natural",
+        "warm_up": "included: the first batch counts; loading the model does not",
+        "parts": str(parts) if parts < 2 else f"{parts}: interrupted and resumed, each with its own warm-up",
+    }
+    return {key: value for key, value in made.items() if value}
+
+
+@dataclass(slots=True)
+class _Measured:
+    """What the rows of a run say about its speed, gathered in one pass."""
+
+    reports: int = 0
+    words: int = 0
+    tokens: array[int] = field(default_factory=lambda: array("q"))
+    latencies: array[float] = field(default_factory=lambda: array("d"))
+    stages: dict[str, array[float]] = field(
+        default_factory=lambda: {"image_read": array("d"), "preprocess": array("d")}
+    )
+
+    @classmethod
+    def of(cls, predictions: Iterable[Prediction], timed: Collection[int]) -> _Measured:
+        """Gather; reports count when their batch has a time."""
+        found = cls()
+        for row in predictions:
+            for stage, known in found.stages.items():
+                if stage in row.times:
+                    known.append(row.times[stage])
+            if row.failed or row.batch not in timed:
+                continue
+            found.reports += 1
+            found.words += len((row.text or "").split())
+            if row.output_tokens is not None:
+                found.tokens.append(row.output_tokens)
+            if "latency" in row.times:
+                found.latencies.append(row.times["latency"])
+        return found
+
+
 def speed_entry(
-    predictions: Sequence[Prediction], batches: Sequence[BatchTiming], machine: Mapping[str, Any]
+    predictions: Sequence[Prediction],
+    batches: Sequence[BatchTiming],
+    machine: Mapping[str, Any],
+    measured: Mapping[str, str],
 ) -> dict[str, Any]:
     """Speed of the run by the definitions of docs/speed.md; stages that overlap are never summed.
 
     reports_per_s = reports / wall time of the measured windows, a window running from the first image read of a
     segment to the last text decoded in it; reports of a batch without a time do not count. Latencies are per sample,
-    as the model measured them. Stage times are wall seconds of all batches together (encode, prefill, decode), or means
-    per sample (image_read, preprocess).
+    as the model measured them. engine_reports_per_s = reports / wall time of the batches. Stage times are wall seconds
+    of all batches together (encode, prefill, decode), or means per sample (image_read, preprocess). `measured` says how
+    (`measured_entry`).
     """
     windows: dict[int, float] = {}
     # A batch none of whose rows is there (a file that was cut) lends no time to the rows of the others.
@@ -174,21 +255,21 @@ def speed_entry(
     seconds = sum(windows.values())
     # A process killed between writing the rows of a batch and its time leaves reports whose time nobody knows.
     timed = {batch.batch for batch in batches}
-    reports = [row for row in predictions if not row.failed and row.batch in timed]
-    entry: dict[str, Any] = {"reports": len(reports), "seconds": seconds, "segments": len(windows)}
+    found = _Measured.of(predictions, timed)
+    entry: dict[str, Any] = {"reports": found.reports, "seconds": seconds, "segments": len(windows)}
     if seconds > 0:
-        words = sum(len((row.text or "").split()) for row in reports)
-        entry |= {"reports_per_s": len(reports) / seconds, "words_per_s": words / seconds}
-        tokens = [row.output_tokens for row in reports if row.output_tokens is not None]
+        entry |= {"reports_per_s": found.reports / seconds, "words_per_s": found.words / seconds}
+        engine = sum(batch.wall for batch in batches)
+        entry |= {"engine_reports_per_s": found.reports / engine} if engine > 0 else {}
+        tokens = found.tokens
         if tokens:
             entry |= {"tokens_per_s": sum(tokens) / seconds, "tokens_per_report": sum(tokens) / len(tokens)}
-    latencies = sorted(row.times["latency"] for row in reports if "latency" in row.times)
-    if latencies:
+    latencies = np.sort(np.asarray(found.latencies))
+    if len(latencies):
         entry["latency_p50"] = float(np.quantile(latencies, 0.5))
         if len(latencies) >= 100:
             entry["latency_p90"] = float(np.quantile(latencies, 0.9))
-    for stage in ("image_read", "preprocess"):
-        known = [row.times[stage] for row in predictions if stage in row.times]
+    for stage, known in found.stages.items():
         if known:
             entry[f"{stage}_mean"] = sum(known) / len(known)
     for stage in ("encode", "prefill", "decode"):
@@ -197,10 +278,17 @@ def speed_entry(
             entry[f"{stage}_seconds"] = sum(wall)
     entry["peak_rss"] = max((batch.peak_rss or 0 for batch in batches), default=0) or None
     entry["peak_device_memory"] = max((batch.peak_memory or 0 for batch in batches), default=0) or None
+    entry["measured"] = dict(measured)
     entry["machine"] = {
         key: machine[key] for key in ("cpus", "device", "dtype", "engine", "packages") if key in machine
     }
     return entry
+
+
+def truncated_share(ends: Mapping[str, int]) -> float | None:
+    """The share of texts that the length limit cut, by how often each finish reason occurred."""
+    cut, stopped = ends.get("length", 0), ends.get("stop", 0)
+    return cut / (cut + stopped) if cut + stopped else None
 
 
 def summarise(
@@ -214,13 +302,16 @@ def summarise(
     progress: Progress = unwatched,
 ) -> dict[str, Any]:
     """The summary without what only a run folder knows (task, model, speed): see `score_run`."""
-    answered = [predictions[s.sample_id] for s in samples if s.sample_id in predictions]
     clusters = clusters_of(samples)
-    outcomes = Counter(row.outcome for row in answered)
-    reported = {row.sample_id for row in answered if not row.failed}
-    cut = [row for row in answered if row.finish_reason in ("stop", "length")]
+    outcomes, ends = Counter[str](), Counter[str]()
+    reported: set[str] = set()
+    for row in answered_rows(samples, predictions):
+        outcomes[row.outcome] += 1
+        ends[row.finish_reason] += 1
+        if not row.failed:
+            reported.add(row.sample_id)
     return {
-        "n": sum(not row.failed for row in answered),
+        "n": len(reported),
         "n_expected": len(samples),
         "clusters": len({c for c, s in zip(clusters, samples, strict=True) if s.sample_id in reported}),
         "cluster_unit": "patient" if has_patients(samples) else "sample",
@@ -229,7 +320,7 @@ def summarise(
         "ci_method": f"{confidence.method}, cluster bootstrap" if confidence.replicates else "none",
         "replicates": confidence.replicates,
         "outcomes": dict(sorted(outcomes.items())),
-        "truncated_share": sum(row.finish_reason == "length" for row in cut) / len(cut) if cut else None,
+        "truncated_share": truncated_share(ends),
         "distinct": distinct_entry(samples, predictions),
         "metrics": metric_entries(results, clusters, confidence, progress),
         "not_scored": {

@@ -212,7 +212,7 @@ def _measured(spec: ExperimentSpec, folder: Path, device: str, config: Path | No
             ceiling(dtype)
         try:
             result = Conductor(
-                spec, bench, ceiling, lambda: ceilings.own_bytes(place), idle_load, folder,
+                spec, bench, ceiling, ceilings.all_bytes(place), idle_load, folder,
                 lambda what, done, total: report(what, done, total),
             ).run()  # fmt: skip
         finally:

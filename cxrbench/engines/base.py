@@ -10,6 +10,7 @@ and hands the result to the runner. A pair that cannot work is refused with the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from cxrbench.errors import CxrbenchError, suggest
@@ -17,6 +18,9 @@ from cxrbench.models.adapter import Adapter, Face
 from cxrbench.models.base import BatchResult, ModelCard, ModelOptions, Prepared
 from cxrbench.models.generation import FIELDS, Preset, pick, resolve
 from cxrbench.types import Generation, Request, RequestKind, Sample
+
+Stream = Callable[[int, Iterable[Prepared]], BatchResult]
+"""Answers a batch in the order in which its requests arrive; `length_hint` of them says how many may come."""
 
 
 class Engine(Protocol):
@@ -59,7 +63,8 @@ class Joined:
 
     `generation` is the preset with the user's settings on top: what the runner lays over the task's own settings.
     `independent` says that an answer does not depend on its batch, so that a resumed run asks only for what is missing;
-    `remote` that each answer is asked of a server, so that a dry run asks for none.
+    `remote` that each answer is asked of a server, so that a dry run asks for none. `stream` is `generate` for a batch
+    whose images are still being read, where the engine can begin with it, else None.
     """
 
     needs_pool = False
@@ -74,7 +79,9 @@ class Joined:
         self.batch_size: int = engine.batch_size
         self.independent: bool = getattr(engine, "independent", False)
         self.remote: bool = getattr(engine, "remote", False)
-        self.generation: Mapping[str, Any] = {**preset.generation, **options.generation}
+        self.stream: Stream | None = getattr(engine, "stream", None)
+        pictures = preset.pictures if "generate_image" in options.asks else {}
+        self.generation: Mapping[str, Any] = {**preset.generation, **pictures, **options.generation}
         resolve({}, preset, options.generation)  # a setting that cannot work is refused before data are read
 
     def identity(self) -> dict[str, Any]:
@@ -124,6 +131,39 @@ class Joined:
         self.engine.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a pair can answer, from what both declare; `why` says why nothing, `depends` what the folder decides."""
+
+    kinds: frozenset[RequestKind] = frozenset()
+    why: str = ""
+    depends: str = ""
+
+
+def held(adapter_class: type[Adapter], engine_class: type[Engine]) -> Held:
+    """What an adapter answers on an engine: `cxrbench list models --engines` prints it, `join` goes by it.
+
+    An adapter may declare `not_on` (engine name -> why it cannot hold the model, whatever the folder) and `depends`
+    (engine name -> what of the folder decides).
+    """
+    name = engine_class.name
+    reason = getattr(adapter_class, "not_on", {}).get(name)
+    if engine_class.needs not in adapter_class.offers:
+        offered = ", ".join(sorted(adapter_class.offers)) or "none of its sides"
+        return Held(
+            why=f"engine {name} needs a model's {engine_class.needs}, and {adapter_class.__name__} offers {offered}"
+        )
+    if reason is not None:
+        return Held(why=f"engine {name} does not run this model: {reason}")
+    kinds = adapter_class.kinds & engine_class.serves
+    if not kinds:
+        kind = min(adapter_class.kinds)
+        return Held(
+            why=f"engine {name} cannot answer {kind!r}: {engine_class.refuses.get(kind, 'it does not serve it')}"
+        )
+    return Held(kinds, depends=getattr(adapter_class, "depends", {}).get(name, ""))
+
+
 def join(adapter_class: type[Adapter], engine_class: type[Engine], options: ModelOptions) -> Joined:
     """Put an adapter on an engine.
 
@@ -132,21 +172,9 @@ def join(adapter_class: type[Adapter], engine_class: type[Engine], options: Mode
     Raises:
         CxrbenchError: the engine cannot hold the adapter, they share no kind of request, or a setting is not known.
     """
-    adapter_name, engine_name = adapter_class.__name__, engine_class.name
-    if engine_class.needs not in adapter_class.offers:
-        raise CxrbenchError(
-            f"engine {engine_name} needs a model's {engine_class.needs}, and {adapter_name} offers"
-            f" {', '.join(sorted(adapter_class.offers)) or 'none of its sides'}",
-            where="--engine",
-            fix="cxrbench list engines",
-        )
-    if not adapter_class.kinds & engine_class.serves:
-        kind = min(adapter_class.kinds)
-        raise CxrbenchError(
-            f"engine {engine_name} cannot answer {kind!r}: {engine_class.refuses.get(kind, 'it does not serve it')}",
-            where="--engine",
-            fix="cxrbench list engines",
-        )
+    found = held(adapter_class, engine_class)
+    if not found.kinds:
+        raise CxrbenchError(found.why, where=f"--engine {engine_class.name}", fix="cxrbench list models --engines")
     known = {**adapter_class.settings, **engine_class.settings}
     for key in options.extra:
         if key not in known:

@@ -5,6 +5,7 @@ Random numbers, since products of zeros or of one constant run faster than real 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,6 +71,15 @@ def own_bytes(device: str) -> int:
     import torch
 
     return int(torch.cuda.memory_reserved(device))
+
+
+def all_bytes(device: str) -> int:
+    """Bytes of the device's memory, whoever uses them; of the host's for the processor."""
+    if not device.startswith("cuda"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    import torch
+
+    return int(torch.cuda.get_device_properties(device).total_memory)
 
 
 def make_room(what: str, need: float, free: float) -> None:

@@ -6,9 +6,9 @@ from the answers afterwards. torch and transformers are imported inside function
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.models.adapter import Adapter, LoadSettings, Network
@@ -26,15 +26,52 @@ def never_end(adapter: Adapter) -> None:
     adapter.load = load  # type: ignore[method-assign]
 
 
+class Announced(Protocol):
+    """Ends each text after its own number of tokens."""
+
+    def announce(self, lengths: Mapping[str, int]) -> None:
+        """Tokens by sample id of the next batch, in its order."""
+
+
+def end_rows(adapter: Adapter, engine: Any) -> Announced:
+    """Make texts end where they are announced to, on an engine that has not loaded its network yet.
+
+    Raises:
+        CxrbenchError: the engine cannot.
+    """
+    if hasattr(engine, "lengths"):
+        never_end(adapter)
+        return SlotLengths(engine)
+    if engine.name != "transformers":
+        raise CxrbenchError(
+            f"engine {engine.name} cannot end each row by a trace",
+            fix="engine transformers or slots, or --lengths equal-tokens",
+        )
+    rows = RowLengths()
+    rows.apply(adapter)
+    return rows
+
+
+@dataclass
+class SlotLengths:
+    """On slots: the loop itself knows each text's length."""
+
+    engine: Any
+
+    def announce(self, lengths: Mapping[str, int]) -> None:
+        """See `Announced`."""
+        self.engine.lengths = dict(lengths)
+
+
 @dataclass
 class RowLengths:
-    """Ends each row of a batch after its own number of tokens; `announce` says how many, before the batch."""
+    """With generate(): a rule of the whole batch ends its rows."""
 
     lengths: list[int] = field(default_factory=list)
 
-    def announce(self, lengths: Sequence[int]) -> None:
-        """Lengths of the rows of the next batch."""
-        self.lengths = list(lengths)
+    def announce(self, lengths: Mapping[str, int]) -> None:
+        """See `Announced`."""
+        self.lengths = list(lengths.values())
 
     def apply(self, adapter: Adapter) -> None:
         """Make what the adapter loads end rows so."""

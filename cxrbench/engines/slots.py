@@ -10,17 +10,19 @@ ends. `encode`, `prefill` and `decode` of a window are sums over its calls, whic
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cxrbench.engines import device as devices
 from cxrbench.engines import slots_size as size
+from cxrbench.engines.base import Stream
+from cxrbench.engines.slots_source import Source
 from cxrbench.engines.transformers import TransformersEngine, failed
-from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.errors import CxrbenchError
 from cxrbench.models.adapter import Adapter, Network
 from cxrbench.models.base import BatchResult, ModelOptions, Prepared
 from cxrbench.models.generation import Preset
-from cxrbench.types import BatchTiming, Generation, Prediction, Request
+from cxrbench.types import BatchTiming, Generation, Prediction, Request, RequestKind
 
 if TYPE_CHECKING:
     from cxrbench.engines.slots_cache import Pool
@@ -39,14 +41,17 @@ WRAPPERS = ("llava", *DECODERS)
 WORKING = 16
 """Activations of a prefill at once, in units of one hidden state per token: a bound, not an estimate."""
 
-STEP = 64
-"""Slots have a multiple of so many positions, so that windows of nearly equal lengths share a pool."""
-
 
 class SlotsEngine(TransformersEngine):
     """See `cxrbench.engines.base.Engine`; loading, reading and scoring of options are those of `transformers`."""
 
     name: ClassVar[str] = "slots"
+    serves: ClassVar[frozenset[RequestKind]] = frozenset({"generate", "score_options"})
+    refuses: ClassVar[Mapping[RequestKind, str]] = {
+        "embed_image": "a vector is no text that grows: use engine transformers",
+        "embed_text": "a vector is no text that grows: use engine transformers",
+        "generate_image": "it has not been built here: use engine transformers",
+    }
     settings: ClassVar[Mapping[str, str]] = {
         "attention": "sdpa (the default) or eager",
         "threads": TransformersEngine.settings["threads"],
@@ -79,6 +84,8 @@ class SlotsEngine(TransformersEngine):
         self._most: int | None = None
         self._machine: size.Machine | None = None
         self._workers: Any = None
+        self.lengths: Mapping[str, int] = {}
+        """Tokens after which the texts of these samples end, for speed alone (engines/forced.py)."""
 
     @property
     def batch_size(self) -> int:
@@ -130,31 +137,37 @@ class SlotsEngine(TransformersEngine):
                 recipe = Recipe(reader_of, (type(self.adapter), self._options, self._preset))
                 self._workers = Workers(recipe, self._options.workers)
 
+    @property
+    def stream(self) -> Stream | None:
+        """Takes a window up before all of it is read; a recorded step has to know the longest prompt first."""
+        return None if self.graphs else self._window
+
     def generate(self, batch: int, prepared: Sequence[Prepared]) -> BatchResult:
         """Answer a window. Where memory runs out, the slots are halved and what was being answered begins again."""
-        kinds = {each.request.kind for each in prepared}
-        if kinds == {"score_options"}:
-            return super().generate(batch, prepared)
-        if kinds != {"generate"}:
-            raise CxrbenchError(
-                f"a batch holds requests of several kinds: {', '.join(sorted(kinds))}", code=Exit.INFRASTRUCTURE
-            )
+        return self._window(batch, prepared)
+
+    def _window(self, batch: int, prepared: Iterable[Prepared]) -> BatchResult:
         from cxrbench.engines.slots_loop import Spent
 
         network = self.load()
         self._clock.forget_peak()
         begin = self._clock.now()
+        source = Source(prepared, self._clock.now)
+        if source.first is not None and source.first.request.kind == "score_options":
+            source.wait_for_all()
+            return super().generate(batch, source.here)
         answers: dict[str, Prediction] = {}
         parts = 0
         with self._timing_encoder(network) as encoding:
             spent = Spent(encoding)
-            for generation, group in _by_generation(prepared).items():
+            while source.first is not None:
+                generation = source.first.request.generation
                 refuse_beams(generation.num_beams)
-                parts += self._answer(network, generation, group, spent, answers)
+                parts += self._answer(network, generation, source, spent, answers)
         timing = BatchTiming(
             batch=batch,
-            size=len(prepared),
-            wall=self._clock.now() - begin,
+            size=len(source.arrived),
+            wall=self._clock.now() - begin - source.waited,
             encode=sum(spent.encode) if network.encoder is not None else None,
             prefill=spent.prefill,
             decode=spent.decode,
@@ -162,33 +175,31 @@ class SlotsEngine(TransformersEngine):
             parts=parts,
             slots=self._pool[0].slots if self._pool is not None else 1,
         )
-        return BatchResult(tuple(answers[each.request.sample_id] for each in prepared), timing)
+        return BatchResult(tuple(answers[each.request.sample_id] for each in source.arrived), timing)
 
     def _answer(
         self,
         network: Network,
         generation: Generation,
-        group: Sequence[Prepared],
+        source: Source,
         spent: Spent,
         answers: dict[str, Prediction],
     ) -> int:
         """Answer requests of one setting into `answers`; how many attempts it took."""
-        parts, room = 0, max(each.payload.encoded.prompt_tokens for each in group) + generation.max_new_tokens
-        while group:
+        parts = 1
+        while not self._attempt_group(network, generation, source, spent, answers):
             parts += 1
-            group = self._attempt_group(network, generation, group, room, spent, answers)
         return parts
 
     def _attempt_group(
         self,
         network: Network,
         generation: Generation,
-        group: Sequence[Prepared],
-        room: int,
+        source: Source,
         spent: Spent,
         answers: dict[str, Prediction],
-    ) -> list[Prepared]:
-        """Answer what memory allows; what is left where it ran out, with half the slots from then on."""
+    ) -> bool:
+        """Answer what memory allows, and whether that was all; where it ran out, half the slots are left."""
         import torch
 
         from cxrbench.engines.slots_feed import Feeder
@@ -202,36 +213,37 @@ class SlotsEngine(TransformersEngine):
                 else self._text(each, row.tokens, network.eos, row.begun)
             )
 
-        held: list[Prepared] = []
+        held: list[Prepared] | None = None
         with torch.inference_mode():
-            pool, steps = self._pool_for(network, len(group), room)
+            pool, steps = self._pool_for(network, source.most, _room(source, generation))
             feeder = Feeder(network.entry, network.module.dtype)
-            loop = Loop(network, pool, steps, feeder, self._clock, generation, self.chunk, spent, done)
+            loop = Loop(network, pool, steps, feeder, self._clock, generation, self.chunk, spent, done, self.lengths)
             try:
-                loop.run(group)
+                loop.run(source)
             except (RuntimeError, MemoryError) as error:
-                if not devices.is_out_of_memory(error):
+                if source.broken is not None or not devices.is_out_of_memory(error):
                     raise
-                held = loop.in_hand or [group[0]]
-        left = [each for each in group if each.request.sample_id not in answers]
-        if not left:
-            return []
+                held = loop.in_hand
+        if held is None:
+            return True
         slots = pool.slots
         del loop, pool, steps, feeder
         self._pool = None
         devices.release()
         self._most = max(1, slots // 2)
         if slots > 1:
-            return left
-        lost = {each.request.sample_id for each in held}
+            source.give_back(held)
+            return False
+        lost = held or _next(source, generation)
+        source.take(lost)
         answers |= {
-            each.request.sample_id: failed(each, "engine_error", "out of memory with one sample") for each in held
+            each.request.sample_id: failed(each, "engine_error", "out of memory with one sample") for each in lost
         }
-        return [each for each in left if each.request.sample_id not in lost]
+        return not _next(source, generation)
 
     def _pool_for(self, network: Network, requests: int, room: int) -> tuple[Pool, Steps]:
         """The pool, made anew where the one at hand has too few positions or slots; its size is found here."""
-        from cxrbench.engines.slots_cache import Pool
+        from cxrbench.engines.slots_cache import STEP, Pool
         from cxrbench.engines.slots_steps import Steps
 
         if self._pool is not None:
@@ -325,11 +337,16 @@ def refuse_own_generate(module: Any) -> None:
         )
 
 
-def _by_generation(prepared: Sequence[Prepared]) -> dict[Generation, list[Prepared]]:
-    found: dict[Generation, list[Prepared]] = {}
-    for each in prepared:
-        found.setdefault(each.request.generation, []).append(each)
-    return found
+def _next(source: Source, generation: Generation) -> list[Prepared]:
+    """The first that waits with this setting, if any does."""
+    found = next((each for each in source if each.request.generation == generation), None)
+    return [] if found is None else [found]
+
+
+def _room(source: Source, generation: Generation) -> int:
+    """Positions for the longest that is known; the pool grows for longer ones."""
+    here = [each.payload.encoded.prompt_tokens for each in source.here if each.request.generation == generation]
+    return max(here, default=0) + generation.max_new_tokens
 
 
 def _whole(extra: Mapping[str, str], key: str) -> int | None:

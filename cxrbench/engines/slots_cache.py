@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+STEP = 64
+"""Slots have a multiple of so many positions, so that windows of nearly equal lengths share a pool."""
+
 
 @dataclass(slots=True)
 class Place:
@@ -78,6 +81,14 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyp
         """Positions of a slot."""
         return self.room
 
+    def make_room(self, room: int) -> None:
+        """More positions; what is in the slots stays."""
+        if self.keys is not None and self.values is not None:
+            more = (0, 0, 0, room - self.room)
+            self.keys = torch.nn.functional.pad(self.keys, more)
+            self.values = torch.nn.functional.pad(self.values, more)
+        self.room = room
+
     def move(self, source: int, target: int) -> None:
         """Copy a slot's contents."""
         if self.keys is not None and self.values is not None:
@@ -97,13 +108,14 @@ class Pool:
     Args:
         layers: number of decoder layers.
         slots: rows.
-        room: positions of a row: the longest prompt with its new tokens.
+        room: positions of a row: the longest prompt with its new tokens, rounded up to a multiple of `STEP`.
         window: positions a token attends to, itself included; None for all before it.
         device: of the decoder's inputs.
         dtype: of the mask: the network's.
     """
 
     def __init__(self, layers: int, slots: int, room: int, window: int | None, device: Any, dtype: torch.dtype) -> None:
+        room = -(-room // STEP) * STEP
         self.slots = slots
         self.room = room
         self.window = window
@@ -160,6 +172,15 @@ class Pool:
             hidden |= places <= positions - self.window
         mask = torch.zeros(hidden.shape, dtype=self.dtype, device=hidden.device)
         return mask.masked_fill_(hidden, torch.finfo(self.dtype).min)[:, None, None]
+
+    def make_room(self, room: int) -> None:
+        """At least so many positions; not for recorded steps, which know addresses."""
+        if room <= self.room:
+            return
+        self.room = -(-room // STEP) * STEP
+        self._places = torch.arange(self.room, device=self._places.device)
+        for layer in self.layers:
+            layer.make_room(self.room)
 
     def move(self, source: int, target: int) -> None:
         """Move what is in a slot to another."""

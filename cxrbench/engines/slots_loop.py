@@ -7,8 +7,7 @@ is not filled. Imports torch: import it inside functions.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import torch
 from cxrbench.engines.batching import collate, shape_key
 from cxrbench.engines.sampling import SeededSampler
 from cxrbench.engines.slots_rules import Rules, rules_of
+from cxrbench.engines.slots_source import Source
 
 if TYPE_CHECKING:
     from cxrbench.engines.device import Clock
@@ -36,11 +36,15 @@ SHARE = 8
 
 @dataclass(slots=True)
 class Row:
-    """A request in a slot; `begun` is when its prefill began, `length` how many of its positions are filled."""
+    """A request in a slot; `begun` is when its prefill began, `length` how many of its positions are filled.
+
+    Its text ends after `most` tokens at the latest.
+    """
 
     prepared: Prepared
     begun: float
     length: int
+    most: int
     rules: Rules | None
     generator: torch.Generator | None
     tokens: list[int] = field(default_factory=list)
@@ -60,7 +64,7 @@ Done = Callable[[Row, bool], None]
 
 
 class Loop:
-    """Answers requests of one generation setting on a pool."""
+    """Answers requests of one generation setting on a pool; `lengths` ends texts of some samples earlier."""
 
     def __init__(
         self,
@@ -73,6 +77,7 @@ class Loop:
         chunk: int,
         spent: Spent,
         done: Done,
+        lengths: Mapping[str, int],
     ) -> None:
         self.network = network
         self.pool = pool
@@ -83,10 +88,11 @@ class Loop:
         self.chunk = chunk
         self.spent = spent
         self.done = done
+        self.lengths = lengths
         self._held: dict[int, Prepared] = {}
         self._eos = frozenset(network.eos)
         self._rows: list[Row | None] = []
-        self._waiting: deque[Prepared] = deque()
+        self._source = Source((), clock.now)
         self._chunk: list[Prepared] = []
         self._sampler = SeededSampler(generation, (), network.entry) if generation.temperature > 0 else None
 
@@ -95,9 +101,9 @@ class Loop:
         """What is being answered; after an exception, what was."""
         return list(self._held.values())
 
-    def run(self, requests: Sequence[Prepared]) -> None:
-        """Answer all, in no particular order."""
-        self._waiting = deque(requests)
+    def run(self, source: Source) -> None:
+        """Answer all of the loop's generation setting, in no particular order."""
+        self._source = source
         self._chunk = self._next_chunk()
         while self._chunk or self._occupied:
             if self._chunk and self._worth_a_prefill():
@@ -120,13 +126,13 @@ class Loop:
 
     def _next_chunk(self) -> list[Prepared]:
         """The next requests that make one call: equal shapes, at most `chunk` tokens with padding, or a single one."""
-        if not self._waiting:
-            return []
-        first = self._waiting[0]
-        key, longest = shape_key(first.payload.encoded), 0
+        key, longest = None, 0
         found: list[Prepared] = []
-        for each in self._waiting:
+        for each in self._source:
             encoded = each.payload.encoded
+            if each.request.generation != self.generation:
+                continue
+            key = key or shape_key(encoded)
             if shape_key(encoded) != key:
                 continue
             longest = max(longest, encoded.prompt_tokens)
@@ -139,17 +145,18 @@ class Loop:
 
     def _prefill(self) -> None:
         """Put waiting requests into free slots, and choose their first tokens."""
-        begun, before = self.clock.now(), sum(self.spent.encode)
+        begun, before = self.clock.now(), sum(self.spent.encode) + self._source.waited
         gaps = [slot for slot, row in enumerate(self._rows) if row is None]
         free = [*gaps, *range(len(self._rows), self.pool.slots)]
         taken = self._chunk[: len(free)]
         self._held |= {id(each): each for each in taken}
-        self._waiting = deque(each for each in self._waiting if id(each) not in self._held)
-        self._chunk = self._next_chunk()
+        self._source.take(taken)
+        self.pool.make_room(max(each.payload.encoded.prompt_tokens for each in taken) + self.generation.max_new_tokens)
         slots = free[: len(taken)]
         prompts = [self.feeder.take(each.payload.encoded) for each in taken]
         rows = [self._row(each, begun) for each in taken]
         scores = self._first_scores(prompts, slots)
+        self._chunk = self._next_chunk()
         self.feeder.ahead(each.payload.encoded for each in self._chunk)
         self._rows += [None] * (max(slots) + 1 - len(self._rows))
         for slot, row in zip(slots, rows, strict=True):
@@ -158,14 +165,15 @@ class Loop:
         place = torch.tensor(slots, device=chosen.device)
         self.pool.tokens[place, 0] = chosen
         self.pool.positions[place, 0] = torch.tensor([row.length for row in rows], device=chosen.device)
-        self.spent.prefill += self.clock.now() - begun - (sum(self.spent.encode) - before)
+        self.spent.prefill += self.clock.now() - begun - (sum(self.spent.encode) + self._source.waited - before)
         self._accept(slots, rows, tokens)
 
     def _row(self, prepared: Prepared, begun: float) -> Row:
         encoded, entry = prepared.payload.encoded, self.network.entry
         rules = rules_of(self.generation, self.network, encoded.tensors["input_ids"].to(entry))
         generator = torch.Generator(entry).manual_seed(prepared.request.seed) if self._sampler is not None else None
-        return Row(prepared, begun, encoded.prompt_tokens, rules, generator)
+        most = self.lengths.get(prepared.request.sample_id, self.generation.max_new_tokens)
+        return Row(prepared, begun, encoded.prompt_tokens, most, rules, generator)
 
     def _first_scores(self, prompts: Sequence[Encoded], slots: Sequence[int]) -> torch.Tensor:
         """Scores (rows, vocabulary) at the last token of every prompt."""
@@ -221,7 +229,7 @@ class Loop:
                 row.tokens.append(token)
                 if row.rules is not None:
                     row.rules.append(token)
-                if token not in self._eos and len(row.tokens) < self.generation.max_new_tokens:
+                if token not in self._eos and len(row.tokens) < row.most:
                     continue
             else:
                 self.pool.clean(slot)

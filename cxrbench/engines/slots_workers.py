@@ -68,7 +68,7 @@ def _result(future: Future[_T]) -> _T:
     except BrokenProcessPool as error:
         raise CxrbenchError(
             "a pre-processing process died (out of memory, or the model cannot be built there)",
-            fix="--set preprocess=threads, or fewer --workers",
+            fix="--set preprocess=threads, or fewer --readers",
             code=Exit.INFRASTRUCTURE,
         ) from error
 

@@ -14,20 +14,22 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+from cxrbench.engines import checks
 from cxrbench.engines import device as devices
 from cxrbench.engines.batching import collate, shape_key
+from cxrbench.engines.outputs import embedded, painted, vectors
 from cxrbench.engines.sampling import SeededSampler, Watch
 from cxrbench.engines.scoring import score_options
-from cxrbench.errors import CxrbenchError
 from cxrbench.models.adapter import Adapter, Encoded, Face, LoadSettings, Network
 from cxrbench.models.base import BatchResult, ModelOptions, Prepared
 from cxrbench.models.generation import Preset
-from cxrbench.types import EMPTY, OK, BatchTiming, Generation, Prediction, Request, RequestKind
+from cxrbench.types import EMPTY, OK, REQUEST_KINDS, BatchTiming, Generation, Prediction, Request, RequestKind
 
-NO_EMBEDDING = "generate() gives text; a joint embedding space needs an adapter with its own engine"
+WRITTEN = ("generate", "generate_image")
+"""Requests that are answered token by token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +47,17 @@ class Ready:
 
 @dataclass(slots=True)
 class Stages:
-    """Seconds of a batch by stage, added over its parts, which run one after another; `begin` is its start."""
+    """Seconds of a batch by stage, added over its parts, which run one after another; `begin` is its start.
+
+    `outputs` are its pictures and vectors by sample id.
+    """
 
     begin: float
     encode: float = 0.0
     prefill: float = 0.0
     decode: float = 0.0
     parts: int = 0
+    outputs: dict[str, Any] = field(default_factory=dict)
 
 
 class TransformersEngine:
@@ -59,12 +65,8 @@ class TransformersEngine:
 
     name: ClassVar[str] = "transformers"
     needs: ClassVar[Face] = "network"
-    serves: ClassVar[frozenset[RequestKind]] = frozenset({"generate", "score_options"})
-    refuses: ClassVar[Mapping[RequestKind, str]] = {
-        "embed_image": NO_EMBEDDING,
-        "embed_text": NO_EMBEDDING,
-        "generate_image": "generate() gives text; image tokens need a decoder of their own",
-    }
+    serves: ClassVar[frozenset[RequestKind]] = frozenset(REQUEST_KINDS)
+    refuses: ClassVar[Mapping[RequestKind, str]] = {}
     settings: ClassVar[Mapping[str, str]] = {
         "device_map": "spread the network over devices: auto, balanced, sequential (needs accelerate)",
         "attention": "sdpa (the default), eager or another implementation transformers knows",
@@ -84,8 +86,8 @@ class TransformersEngine:
             load_format=options.load_format,
             seed=options.seed,
         )
-        self.threads = _threads(options.extra.get("threads"))
-        _check(self.load_settings)
+        self.threads = checks.threads(options.extra.get("threads"))
+        checks.check(self.load_settings)
         self._network: Network | None = None
         self._threads_before: int | None = None
         self._clock = devices.Clock([self.device])
@@ -167,7 +169,7 @@ class TransformersEngine:
     def _too_long(self, request: Request, encoded: Encoded) -> tuple[str, str] | None:
         """Nothing is ever cut: prompt and answer must fit into the decoder's positions together."""
         limit = self.adapter.context
-        new = request.generation.max_new_tokens if request.kind == "generate" else 0
+        new = request.generation.max_new_tokens if request.kind in WRITTEN else 0
         if limit is None or encoded.prompt_tokens + new <= limit:
             return None
         detail = f"{encoded.prompt_tokens} prompt and image tokens and {new} new ones do not fit into {limit} positions"
@@ -197,11 +199,11 @@ class TransformersEngine:
             wall=self._clock.now() - begin,
             encode=stages.encode if network.encoder is not None else None,
             prefill=stages.prefill,
-            decode=stages.decode if any(each.request.kind == "generate" for each in prepared) else None,
+            decode=stages.decode if any(each.request.kind in WRITTEN for each in prepared) else None,
             peak_memory=self._clock.peak(),
             parts=max(stages.parts, 1),
         )
-        return BatchResult(tuple(answers[each.request.sample_id] for each in prepared), timing)
+        return BatchResult(tuple(answers[each.request.sample_id] for each in prepared), timing, stages.outputs)
 
     def _known_too_large(self, part: Sequence[Prepared]) -> bool:
         """Whether so many tokens ran out of memory before; a single sample is always tried."""
@@ -211,7 +213,8 @@ class TransformersEngine:
         """Answer one part, or None where memory ran out (and everything of the attempt is released)."""
         import torch
 
-        answer = self._texts if part[0].request.kind == "generate" else self._scores
+        kind = part[0].request.kind
+        answer = self._texts if kind in WRITTEN else self._scores if kind == "score_options" else self._vectors
         try:
             with torch.inference_mode():
                 made = answer(network, part, stages)
@@ -248,8 +251,35 @@ class TransformersEngine:
         return [
             failed(each, "nan_logits", "a NaN or infinite score before the text ended")
             if broken
-            else self._text(each, tokens, network.eos, stages.begin)
+            else self._said(network, each, tokens, stages)
             for each, tokens, broken in zip(part, new, bad, strict=True)
+        ]
+
+    def _said(self, network: Network, prepared: Prepared, tokens: Sequence[int], stages: Stages) -> Prediction:
+        """A text, or the picture whose codes were written."""
+        if prepared.request.kind == "generate":
+            return self._text(prepared, tokens, network.eos, stages.begin)
+        made, picture = painted(self.adapter, network, self._text(prepared, tokens, network.eos, stages.begin), tokens)
+        if picture is None:
+            return made
+        stages.outputs[made.sample_id] = picture
+        return replace(made, times={**made.times, **prepared.payload.times(stages.begin)})
+
+    def _vectors(self, network: Network, part: Sequence[Prepared], stages: Stages) -> list[Prediction]:
+        begin = self._clock.now()
+        inputs = collate(
+            [each.payload.encoded for each in part], network.pad, "right", network.entry, network.module.dtype
+        )
+        with self._timing_encoder(network) as spent:
+            made = vectors(self.adapter, network, part, inputs)
+        stages.encode += sum(spent)
+        stages.prefill += self._clock.now() - begin - sum(spent)
+        stages.outputs |= {e.request.sample_id: row for e, row in zip(part, made, strict=True) if row is not None}
+        return [
+            failed(each, "nan_logits", "a NaN or infinite number in the vector")
+            if row is None
+            else embedded(each, stages.begin)
+            for each, row in zip(part, made, strict=True)
         ]
 
     def _text(self, prepared: Prepared, tokens: Sequence[int], eos: Sequence[int], begin: float) -> Prediction:
@@ -311,31 +341,6 @@ class TransformersEngine:
         finally:
             for hook in hooks:
                 hook.remove()
-
-
-def _threads(text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise CxrbenchError(f"threads must be a whole number from 1, not {text!r}", where="--set threads=")
-    return int(text)
-
-
-def _check(settings: LoadSettings) -> None:
-    if settings.load_format not in ("auto", "dummy"):
-        raise CxrbenchError(
-            f"{settings.load_format!r} is no load format", where="--load-format", fix="auto, or dummy (random weights)"
-        )
-    if settings.device_map is None:
-        return
-    if settings.load_format == "dummy":
-        raise CxrbenchError("random weights lie on one device", where="--set device_map=", fix="leave device_map out")
-    try:
-        import accelerate  # noqa: F401
-    except ImportError as error:
-        raise CxrbenchError(
-            "device_map needs the package accelerate", where="--set device_map=", fix="pip install accelerate"
-        ) from error
 
 
 def _groups(prepared: Sequence[Prepared]) -> list[list[Prepared]]:

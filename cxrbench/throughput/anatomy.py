@@ -9,16 +9,20 @@ is shown.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from cxrbench.throughput.arm import Arm
 from cxrbench.throughput.configuration import Configuration, chain, changed
-from cxrbench.throughput.protocol import Progress, Rules, Session, measure, silent
+from cxrbench.throughput.protocol import Progress, Rules, Session, measure, silent, together
 from cxrbench.throughput.ratio import LogRatio, product, quotient
 
 MakeArms = Callable[[Sequence[Configuration]], Sequence[Arm]]
 """Brings up the arms of a few configurations; what is not among them may be put away."""
+
+Fit = Callable[[Sequence[Configuration]], bool]
+"""Whether these configurations fit into memory side by side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +50,14 @@ class Walk:
 
 @dataclass(frozen=True, slots=True)
 class Anatomy:
-    """`direct` is B over A in blocks of its own; `sessions` holds everything that was measured."""
+    """`direct` is B over A in blocks of its own; `sessions` holds all that was measured, `interleaved` or in a row."""
 
     a: str
     b: str
     direct: LogRatio
     walks: tuple[Walk, ...]
     sessions: tuple[Session, ...]
+    interleaved: bool = True
 
     def closure(self, walk: Walk) -> LogRatio:
         """Product of the chain over the end-to-end ratio: 1 where the steps explain everything."""
@@ -73,23 +78,56 @@ def dissect(
     make_arms: MakeArms,
     rules: Rules,
     progress: Progress = silent,
+    fit: Fit = lambda _: True,
 ) -> Anatomy:
-    """Measure the end-to-end ratio, then the chain in the stated and in the reverse order."""
+    """Measure the end-to-end ratio and the chain in the stated and in the reverse order, in blocks of one size.
+
+    Where all configurations `fit` into memory, one round of every session follows the other; else one session does.
+    """
     order = [factor for factor in order if factor in changed(a, b)] or list(order)
-    chains = [chain(a, b, order), chain(a, b, order[::-1])]  # refused before anything is measured
-    sessions = [measure(make_arms([a, b]), rules, progress)]
-    direct = sessions[0].ratio(b.name, a.name)
-    walks = []
-    for configurations, factors in zip(chains, (order, order[::-1]), strict=True):
-        steps = []
-        for factor, old, new in zip(factors, configurations, configurations[1:], strict=False):
-            session = measure(make_arms([old, new]), rules, progress)
-            sessions.append(session)
-            steps.append(Step(factor, old.name, new.name, session.ratio(new.name, old.name)))
-        walks.append(Walk(tuple(factors), tuple(steps)))
-        if len(order) < 2:
-            break
-    return Anatomy(a.name, b.name, direct, tuple(walks), tuple(sessions))
+    orders = [order, order[::-1]] if len(order) > 1 else [order]
+    chains = [chain(a, b, each) for each in orders]  # refused before anything is measured
+    pairs = [(a, b), *(pair for steps in chains for pair in pairwise(steps))]
+    needed = _distinct([each for pair in pairs for each in pair])
+    interleaved = fit(needed)
+    if interleaved:
+        arms = dict(zip((each.name for each in needed), make_arms(needed), strict=True))
+        groups = [[arms[_alike(each, needed).name] for each in pair] for pair in pairs]
+        sessions = together(groups, rules, progress)
+    else:
+        sessions, size = [], None
+        for pair in pairs:
+            sessions.append(measure(make_arms(pair), rules, progress, size))
+            size = sessions[0].of(a.name)[0].reports
+    direct, *steps = [_ratio(session) for session in sessions]
+    coming = iter(zip(sessions[1:], steps, strict=True))
+    walks = [Walk(tuple(each), tuple(_step(factor, *next(coming)) for factor in each)) for each in orders]
+    return Anatomy(a.name, b.name, direct, tuple(walks), tuple(sessions), interleaved)
+
+
+def _ratio(session: Session) -> LogRatio:
+    old, new = session.arms
+    return session.ratio(new.name, old.name)
+
+
+def _step(factor: str, session: Session, ratio: LogRatio) -> Step:
+    old, new = session.arms
+    return Step(factor, old.name, new.name, ratio)
+
+
+def _distinct(configurations: Sequence[Configuration]) -> list[Configuration]:
+    """Each once, whatever it is called in which chain; a name stands for one configuration only."""
+    found: list[Configuration] = []
+    for each in configurations:
+        if not any(replace(each, name=other.name) == other for other in found):
+            taken = sum(other.name.split(" (")[0] == each.name for other in found)
+            found.append(replace(each, name=f"{each.name} ({taken + 1})") if taken else each)
+    return found
+
+
+def _alike(wanted: Configuration, among: Sequence[Configuration]) -> Configuration:
+    """The one that is `wanted` but for its name."""
+    return next(each for each in among if replace(wanted, name=each.name) == each)
 
 
 def ratio_entry(ratio: LogRatio) -> dict[str, Any]:
@@ -114,6 +152,7 @@ def anatomy_entry(anatomy: Anatomy) -> dict[str, Any]:
     return {
         "from": anatomy.a,
         "to": anatomy.b,
+        "interleaved": anatomy.interleaved,
         "direct": ratio_entry(anatomy.direct),
         "walks": walks,
         "order_effect": anatomy.by_order(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,8 @@ class Arm:
 
     `tokens` are the lengths to come out, request by request (None: as they come); `announce` is told them before each
     batch where the model has to be forced row by row. `shape` is what a roofline is drawn from, where it is known.
-    `about` is what the loaded model says of itself.
+    `window` are the requests handed over at once, where an engine refills `batch` places from more than these; None:
+    `batch` of them. `about` is what the loaded model says of itself.
     """
 
     configuration: Configuration
@@ -41,8 +42,9 @@ class Arm:
     requests: Sequence[Request]
     batch: int
     tokens: Sequence[int] | None = None
-    announce: Callable[[Sequence[int]], None] | None = None
+    announce: Callable[[Mapping[str, int]], None] | None = None
     image_tokens: int | None = None
+    window: int | None = None
     shape: Shape | None = None
     dtype: str = "bf16"
     about: dict[str, Any] = field(default_factory=dict)
@@ -64,9 +66,9 @@ class Arm:
         """Reports a window can hold without an image coming twice: whole batches of the pool."""
         return len(self.requests) // self.batch * self.batch
 
-    def rewind(self) -> None:
-        """Begin with the first image of the pool again."""
-        self._next = 0
+    def rewind(self, place: int = 0) -> None:
+        """Go on with the image at this place of the pool."""
+        self._next = place % len(self.requests)
 
     def block(self, reports: int) -> Block:
         """Answer so many reports in one window.
@@ -96,7 +98,8 @@ class Arm:
         return checked(replace(made, before=before, after=after), answers, timings, Expected(tokens, self.image_tokens))
 
     def _batches(self, places: Sequence[int]) -> list[list[int]]:
-        return [list(places[start : start + self.batch]) for start in range(0, len(places), self.batch)]
+        size = self.window or self.batch
+        return [list(places[start : start + size]) for start in range(0, len(places), size)]
 
     def _in_batches(self, places: Sequence[int]) -> Iterator[tuple[BatchResult, list[Prepared], float]]:
         """Offline: images of the next batches are read while the model answers this one."""
@@ -139,7 +142,7 @@ class Arm:
                 code=Exit.UNDECIDED,
             )
         if self.announce is not None and self.tokens is not None:
-            self.announce([self.tokens[place] for place in places])
+            self.announce({self.requests[place].sample_id: self.tokens[place] for place in places})
         return self.model.generate(number, prepared), prepared, 0.0
 
     def _block(self, answered: Sequence[tuple[BatchResult, list[Prepared], float]], seconds: float) -> Block:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from cxrbench.data.image_processes import ImageProcesses, reader
 from cxrbench.errors import CxrbenchError
 from cxrbench.models.generation import resolve
 from cxrbench.models.shapes import Decoder, Shape, Tower, Towering
@@ -19,6 +20,7 @@ from cxrbench.types import Request, Sample
 if TYPE_CHECKING:
     from cxrbench.config import Config
     from cxrbench.engines.base import Joined
+    from cxrbench.models.base import ReadImage
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Bench:
     seed: int = 0
     monitor: Monitor = field(default_factory=NoDevice)
     _loaded: dict[Any, Loaded] = field(default_factory=dict)
+    _read: ReadImage | None = None
 
     def arms(self, configurations: Sequence[Configuration]) -> list[Arm]:
         """Arms of these configurations, all in memory together; models that none of them needs are closed.
@@ -55,10 +58,32 @@ class Bench:
             self._loaded.pop(key).model.close()
         return [self._arm(each) for each in configurations]
 
+    def fit(self, configurations: Sequence[Configuration]) -> bool:
+        """Whether all of these fit side by side: all weights, the slots of each, and one batch of the largest.
+
+        No where a size is not known.
+        """
+        from cxrbench.engines.slots_size import free_bytes
+
+        models = {_key(each): each for each in configurations}
+        kept = largest = 0.0
+        for each in configurations:
+            model = self._build(each)
+            shape, settings = shape_of(model.adapter), getattr(model.engine, "load_settings")  # noqa: B009  (see `_load`)
+            if shape is None:
+                return False
+            weights = roof.weight_bytes(shape, settings.dtype)
+            batch = roof.memory_bytes(shape, max(each.batch, 1), roof.Load(_longest(each), settings.dtype)) - weights
+            kept += weights if models[_key(each)] is each else 0
+            kept, largest = (kept + batch, largest) if each.engine == "slots" else (kept, max(largest, batch))
+        return kept + largest <= roof.MEMORY_SHARE * free_bytes(self.device)
+
     def close(self) -> None:
         """Give everything back."""
         while self._loaded:
             self._loaded.popitem()[1].model.close()
+        if isinstance(self._read, ImageProcesses):
+            self._read.close()
 
     def _arm(self, wanted: Configuration) -> Arm:
         loaded = self._load(wanted)
@@ -78,6 +103,7 @@ class Bench:
             tokens=tokens,
             announce=loaded.rows.announce if loaded.rows is not None else None,
             image_tokens=shape.tower.tokens if shape is not None else None,
+            window=len(requests) if wanted.engine == "slots" and wanted.lengths in UNEVEN else None,
             shape=shape,
             dtype=dtype,
             about=loaded.about,
@@ -116,15 +142,14 @@ class Bench:
         from cxrbench.engines.ceilings import make_room
         from cxrbench.engines.slots_size import free_bytes
 
-        shapes = {each.name: self._shape_and_dtype(each) for each in configurations}
-        weights = sum(roof.weight_bytes(shape, dtype) for shape, dtype in shapes.values())
+        shapes = [self._shape_and_dtype(each) for each in configurations]
+        weights = sum(roof.weight_bytes(shape, dtype) for shape, dtype in shapes)
         keeping = sum(each.engine == "slots" for each in configurations)
         free = free_bytes(self.device) - weights
         made = []
-        for each in configurations:
+        for each, (shape, dtype) in zip(configurations, shapes, strict=True):
             if not each.batch:
-                shape, dtype = shapes[each.name]
-                longest = max(each.trace.values) if each.trace is not None else each.tokens
+                longest = _longest(each)
                 report = (shape.prompt + longest) * roof.kv_bytes(shape, dtype)
                 share = roof.MEMORY_SHARE * free / (max(1, keeping) if each.engine == "slots" else 1)
                 make_room(f"{each.name}: one report of {each.model}", report, share)
@@ -152,7 +177,7 @@ class Bench:
         make_room(f"{wanted.name}: {wanted.model} in {load.dtype} at batch {batch}", need, free_bytes(self.device))
 
     def _load(self, wanted: Configuration) -> Loaded:
-        from cxrbench.engines.forced import RowLengths, never_end
+        from cxrbench.engines.forced import end_rows, never_end
 
         key = _key(wanted)
         if key in self._loaded:
@@ -163,14 +188,7 @@ class Bench:
         self._fits(wanted, model, loaded=False)
         rows = None
         if wanted.lengths == "trace":
-            if model.engine.name != "transformers":
-                raise CxrbenchError(
-                    f"engine {model.engine.name} cannot end each row by a trace yet: its rows share one length",
-                    where=wanted.name,
-                    fix="engine transformers, or --lengths equal-tokens",
-                )
-            rows = RowLengths()
-            rows.apply(model.adapter)
+            rows = end_rows(model.adapter, model.engine)
         elif wanted.lengths != "natural":
             never_end(model.adapter)
         about = {**model.circumstances(), **_real(model), "preset": model.preset.name}
@@ -193,6 +211,7 @@ class Bench:
             extra["image_tokens"] = str(wanted.image_tokens)
         if wanted.engine == "slots" and wanted.batch:
             extra["slots"] = str(wanted.batch)
+        self._read = self._read or reader(self.workers)  # as a run reads
         options = ModelOptions(
             argument=argument,
             preset=wanted.preset,
@@ -202,6 +221,7 @@ class Bench:
             generation=wanted.generation,
             workers=self.workers,
             seed=self.seed,
+            read_image=self._read,
             extra=extra,
             places=self.config.models.get(name, {}),
         )
@@ -221,8 +241,17 @@ class Bench:
         if shape is None:
             return
         settings: Any = getattr(model.engine, "load_settings")  # noqa: B009  (see `_load`)
-        load = roof.Load(wanted.tokens, settings.dtype)
+        load = roof.Load(_longest(wanted), settings.dtype)
         self._room(wanted, shape, load, wanted.batch, loaded=loaded)
+
+
+UNEVEN = ("natural", "trace")
+"""Lengths that differ within a batch: what engine slots refills for, from all requests of a block."""
+
+
+def _longest(wanted: Configuration) -> int:
+    """Tokens of the longest text, as far as the configuration says."""
+    return max(wanted.trace.values) if wanted.trace is not None else wanted.tokens
 
 
 def _key(wanted: Configuration) -> Any:
@@ -268,7 +297,7 @@ def shape_of(adapter: Any) -> Shape | None:
 
 def monitor_of(device: str) -> Monitor:
     """What reads the device: NVML on a GPU whose driver is there, else the host's load alone."""
-    from cxrbench.engines.ceilings import device_uuid
+    from cxrbench.engines.ceilings import device_uuid, own_bytes
     from cxrbench.throughput.nvml import Device, open_library
 
     uuid = device_uuid(device)
@@ -276,4 +305,4 @@ def monitor_of(device: str) -> Monitor:
     if uuid is None or library is None:
         return NoDevice()
     found = Device(library, uuid)
-    return Nvml(found) if found.known else NoDevice()
+    return Nvml(found, lambda: own_bytes(device)) if found.known else NoDevice()

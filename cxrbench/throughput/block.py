@@ -50,9 +50,14 @@ class Block:
             return None
         return self.after.joules - self.before.joules
 
+    @property
+    def shared(self) -> bool:
+        """Whether somebody else was seen on the device: the block counts and is marked."""
+        return bool(self.before.foreign_bytes or self.after.foreign_bytes)
+
     def as_json(self) -> dict[str, Any]:
         """Everything that was measured."""
-        return {**asdict(self), "joules": self.joules}
+        return {**asdict(self), "joules": self.joules, "shared": self.shared}
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ class Conductor:
     spec: ExperimentSpec
     bench: Bench
     ceilings: Callable[[str], Gpu | None]
-    own_bytes: Callable[[], int] = lambda: 0
+    memory: float = 0
+    """Bytes of the device, for the largest batch that fits; 0 where it is not known."""
     idle_load: int | None = None
     """Percent of load before we gave the device anything."""
     folder: Path = Path()
@@ -46,16 +47,18 @@ class Conductor:
         Raises:
             CxrbenchError: something cannot be measured; or energy was asked for and no figure could be made.
         """
-        warnings = shared(self.bench.monitor.read(), self.own_bytes, self.idle_load)
+        warnings = shared(self.bench.monitor.read(), self.idle_load)
         sessions: list[Session] = []
         modes = [entry for mode in self.spec.modes for entry in self._mode(mode, sessions)]
         anatomies = []
         for each in self.spec.anatomies:
             ends = [self._configuration(name) for name in (each.slow, each.fast)]
-            found = dissect(ends[0], ends[1], each.order, self.bench.arms, self.spec.rules.rules(), self.progress)
+            rules = self.spec.rules.rules()
+            found = dissect(ends[0], ends[1], each.order, self.bench.arms, rules, self.progress, self.bench.fit)
             sessions += found.sessions
             anatomies.append({"name": each.name, "about": each.about, **anatomy_entry(found)})
-        warnings += shared(self.bench.monitor.read(), self.own_bytes, None)
+        warnings += shared(self.bench.monitor.read())
+        warnings += [line for session in sessions for line in _shared(session)]
         warnings += [f"{arm.name}: not stable after warming up (last blocks {arm.spread or 0:.1%} apart)"
                      for arm in _once(sessions) if not arm.stable]  # fmt: skip
         return {
@@ -134,6 +137,8 @@ class Conductor:
         return {
             "bandwidth": gpu.bandwidth,
             "flops": gpu.flops * roof.RATE[arm.dtype],
+            "floor_step": roof.floor_step(arm.shape, gpu, arm.dtype),
+            "largest_batch": roof.largest_batch(arm.shape, self.memory, load) if self.memory else None,
             "reports_per_s": ceiling,
             "reached": found["engine_reports_per_s"] / ceiling,
             "curve": [[size, roof.reports_per_second(arm.shape, gpu, size, load)] for size in CURVE],
@@ -152,6 +157,16 @@ def ratios(session: Session) -> list[dict[str, Any]]:
             "engine": ratio_entry(session.ratio(first, other, engine=True)),
         }
         for other in others
+    ]
+
+
+def _shared(session: Session) -> list[str]:
+    """A line per arm during whose blocks somebody else held memory of the device."""
+    counts = {arm.name: sum(block.shared for block in session.of(arm.name)) for arm in session.arms}
+    return [
+        f"{name}: somebody else was on the device in {count} of {len(session.rounds)} blocks"
+        for name, count in counts.items()
+        if count
     ]
 
 

@@ -42,6 +42,14 @@ class DeviceState:
     throttle: tuple[str, ...] | None = None
     host_load: float | None = None
     """Processes waiting for a processor, over the last minute."""
+    own_bytes: int = 0
+    """Of the used bytes, what this process's allocator holds."""
+
+    @property
+    def foreign_bytes(self) -> int:
+        """Memory that cannot be ours, 0 where it can or where the device does not tell."""
+        others = (self.used_bytes or 0) - self.own_bytes
+        return others if others > FOREIGN_BYTES else 0
 
 
 class Monitor(Protocol):
@@ -69,8 +77,9 @@ class NoDevice:
 class Nvml:
     """Reads one GPU."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, own_bytes: Callable[[], int] = lambda: 0) -> None:
         self.device = device
+        self.own_bytes = own_bytes
 
     def read(self) -> DeviceState:
         """Everything the driver tells."""
@@ -84,6 +93,7 @@ class Nvml:
             used_bytes=self.device.used_memory(),
             throttle=None if bits is None else tuple(name for bit, name in THROTTLE.items() if bits & bit),
             host_load=host_load(),
+            own_bytes=self.own_bytes(),
         )
 
     def idle_load(self) -> int | None:
@@ -111,11 +121,11 @@ def slowed(before: DeviceState, after: DeviceState) -> list[str]:
     return [f"the device was slowed down: {name}" for name in sorted(named)]
 
 
-def shared(state: DeviceState, own_bytes: Callable[[], int], idle_load: int | None) -> list[str]:
+def shared(state: DeviceState, idle_load: int | None = None) -> list[str]:
     """What speaks for somebody else on the device: memory that is not ours, load while we do nothing."""
     found = []
-    if state.used_bytes is not None and state.used_bytes - own_bytes() > FOREIGN_BYTES:
-        gib = (state.used_bytes - own_bytes()) / 2**30
+    if state.foreign_bytes:
+        gib = state.foreign_bytes / 2**30
         found.append(f"{gib:.1f} GiB of the device's memory are not ours: somebody else is on it")
     if idle_load is not None and idle_load > FOREIGN_LOAD:
         found.append(f"the device was {idle_load} % busy before anything was given to it: somebody else is on it")

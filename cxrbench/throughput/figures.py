@@ -92,7 +92,8 @@ def used(blocks: Sequence[Block], shape: Any, gpu: Gpu, dtype: str, batch: int) 
     decode = [each.stages.get("decode") for each in blocks]
     filling = [[each.stages.get(stage) for stage in ("encode", "prefill")] for each in blocks]
     moved = sum(
-        each.batches
+        each.reports
+        / batch
         * roof.decode_bytes(shape, batch, each.output_tokens / each.reports, dtype, each.prompt_tokens / each.reports)
         for each in blocks
     )

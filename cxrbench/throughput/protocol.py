@@ -104,35 +104,59 @@ def common_size(arms: Sequence[Arm], wanted: Sequence[int]) -> int:
     return min(math.ceil(reports / unit) * unit, pool // unit * unit)
 
 
-def measure(arms: Sequence[Arm], rules: Rules, progress: Progress = silent) -> Session:
-    """Warm all arms and measure them in turns.
+def measure(arms: Sequence[Arm], rules: Rules, progress: Progress = silent, reports: int | None = None) -> Session:
+    """Warm all arms and measure them in turns, in blocks of so many reports (what suits them by default).
 
     Raises:
         CxrbenchError: too many blocks were invalid; the reasons are named.
     """
-    if len({arm.name for arm in arms}) < len(arms):
-        raise CxrbenchError("two arms have one name", fix="give configurations names of their own")
-    session = Session(arms)
-    reports = common_size(arms, [warm_up(arm, rules, progress) for arm in arms])
-    for arm in arms:
-        arm.block(reports)  # what was made for another size is made for this one now
-        arm.rewind()
-    number, turn = 0, 0
-    while not _enough(session, rules):
-        found: dict[str, Block] = {}
-        for arm in arms if turn % 2 == 0 else arms[::-1]:
-            found[arm.name] = replace(arm.block(reports), order=number)
-            number += 1
+    return together([arms], rules, progress, reports)[0]
+
+
+def together(
+    groups: Sequence[Sequence[Arm]], rules: Rules, progress: Progress = silent, reports: int | None = None
+) -> list[Session]:
+    """A session per group, round by round in turns and in blocks of one size, so that they can be multiplied.
+
+    A machine drifts between one session and the next, and not for all configurations alike; a window has costs of its
+    own (the first batch is read before anything is computed), so a rate depends on the size of its blocks. Neither
+    shows in the interval of a session alone. An arm may be in several groups: it is warmed up once.
+
+    Raises:
+        CxrbenchError: as `measure`.
+    """
+    for arms in groups:
+        if len({arm.name for arm in arms}) < len(arms):
+            raise CxrbenchError("two arms have one name", fix="give configurations names of their own")
+    every = list({id(arm): arm for arms in groups for arm in arms}.values())
+    wanted = [warm_up(arm, rules, progress) for arm in every]
+    size = reports or common_size(every, wanted)
+    for arm in every:
+        arm.block(size)  # what was made for another size is made for this one now
+    sessions = [Session(arms) for arms in groups]
+    number = turn = 0
+    while left := [session for session in sessions if not _enough(session, rules)]:
+        for session in left:
+            _round(session, turn, size, number, rules)
+            number += len(session.arms)
+            progress("measuring " + ", ".join(arm.name for arm in session.arms), len(session.rounds), rules.blocks)
         turn += 1
-        bad = [block for block in found.values() if block.invalid]
-        if bad:  # the round is one pair: without its partner the other block says nothing
-            session.discarded += bad
-            if len(session.discarded) > rules.blocks:
-                raise _hopeless(session, rules)
-            continue
+    return sessions
+
+
+def _round(session: Session, turn: int, reports: int, number: int, rules: Rules) -> None:
+    """One block of every arm, of the same images."""
+    found: dict[str, Block] = {}
+    for place, arm in enumerate(session.arms if turn % 2 == 0 else session.arms[::-1]):
+        arm.rewind(turn * reports)
+        found[arm.name] = replace(arm.block(reports), order=number + place)
+    bad = [block for block in found.values() if block.invalid]
+    if not bad:
         session.rounds.append(found)
-        progress("measuring " + ", ".join(arm.name for arm in arms), len(session.rounds), rules.blocks)
-    return session
+        return
+    session.discarded += bad  # the round is one pair: without its partner the other block says nothing
+    if len(session.discarded) > rules.blocks:
+        raise _hopeless(session, rules)
 
 
 def _enough(session: Session, rules: Rules) -> bool:

@@ -221,6 +221,82 @@ def test_order_and_company_do_not_matter(folders, images, expected):
     assert {key: value for part in parts for key, value in part.items()} == expected("gpt_neox")
 
 
+class Coming:
+    """Requests that are read one by one, when the engine asks; `asked` is how many it has asked for."""
+
+    def __init__(self, model, wanted, broken_at: int | None = None) -> None:
+        self.asked = 0
+        self.model, self.wanted, self.broken_at = model, wanted, broken_at
+
+    def __length_hint__(self) -> int:
+        return len(self.wanted) - self.asked
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.asked == len(self.wanted):
+            raise StopIteration
+        if self.asked == self.broken_at:
+            raise MemoryError("reading an image")
+        self.asked += 1
+        return self.model.prepare(self.wanted[self.asked - 1])
+
+
+@pytest.mark.parametrize(("slots", "chunk"), [(7, 60), (16, 500)])
+def test_a_window_that_is_still_being_read_gives_the_same_calls(folders, images, monkeypatch, slots, chunk):
+    """Equal prefills in equal order, begun before the last image is read; slots grow for longer prompts."""
+    from cxrbench.engines.slots_cache import Pool
+
+    calls, stock, begun = [], Pool.prefill, []
+
+    def prefill(self, module, chosen, keep, inputs):
+        calls.append((chosen.tolist(), inputs["input_ids"].tolist()))
+        begun.append(coming.asked)
+        return stock(self, module, chosen, keep, inputs)
+
+    monkeypatch.setattr(Pool, "prefill", prefill)
+    monkeypatch.setattr("cxrbench.engines.slots_cache.STEP", 1)
+    made = []
+    for streamed in (False, True):
+        model = model_of(folders["phi"], extra={"slots": slots, "chunk": chunk})
+        wanted = sorted(requests(model, images), key=model.cost)
+        coming = Coming(model, wanted)
+        given = coming if streamed else [model.prepare(each) for each in wanted]
+        calls.clear()
+        begun.clear()
+        result = model.stream(0, given)
+        assert [each.sample_id for each in result.predictions] == [each.sample_id for each in wanted]
+        made.append(([each.text for each in result.predictions], list(calls), result.timing.parts))
+    assert made[0] == made[1]
+    assert made[1][2] == 1
+    assert begun[0] < COUNT
+
+
+def test_waiting_for_images_is_not_the_engines_time(folders, images, monkeypatch):
+    model = model_of(folders["phi"])
+    now = [0.0]
+    monkeypatch.setattr("cxrbench.engines.device.Clock.now", lambda self: now[0])
+    coming = Coming(model, requests(model, images, count=6))
+    prepare = model.prepare
+
+    def slow(request):
+        now[0] += 10
+        return prepare(request)
+
+    monkeypatch.setattr(model, "prepare", slow)
+    timing = model.stream(0, coming).timing
+    assert now[0] == 60
+    assert (timing.wall, timing.prefill, timing.decode) == (0, 0, 0)
+
+
+def test_memory_that_runs_out_while_reading_is_not_the_slots(folders, images):
+    model = model_of(folders["phi"], extra={"slots": 4, "chunk": 60})
+    with pytest.raises(MemoryError, match="reading an image"):
+        model.stream(0, Coming(model, requests(model, images), broken_at=20))
+    assert model.engine._most is None
+
+
 def test_two_settings_in_one_window_keep_apart(folders, images, expected):
     model = model_of(folders["llama"], extra={"slots": 4})
     greedy, drawn = requests(model, images)[:10], requests(model, images, SAMPLED)[10:20]

@@ -79,8 +79,11 @@ def test_the_recorded_experiment_closes_and_says_what_it_is():
     assert "Small models on a CPU" in result["about"]
     assert (result["machine"]["device"], result["name"]) == ("cpu", spec.name)
     assert result["machine"]["processor"]
-    assert [entry["arms"][0]["batch"] for entry in result["modes"]] == list(spec.modes[0].batches)
+    sweep, single = (mode.name for mode in spec.modes)
+    assert [e["arms"][0]["batch"] for e in result["modes"] if e["mode"] == sweep] == list(spec.modes[0].batches)
+    assert [len(e["arms"]) for e in result["modes"] if e["mode"] == single and e["arms"][0]["latency"]] == [2]
     (anatomy,) = result["anatomies"]
+    assert anatomy["interleaved"]
     order = list(spec.anatomies[0].order)
     assert [walk["order"] for walk in anatomy["walks"]] == [order, order[::-1]]
     for walk in anatomy["walks"]:

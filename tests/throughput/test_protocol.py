@@ -11,7 +11,7 @@ from cxrbench.throughput import roofline as roof
 from cxrbench.throughput.anatomy import anatomy_entry, dissect
 from cxrbench.throughput.block import Block
 from cxrbench.throughput.configuration import Configuration, Trace, chain
-from cxrbench.throughput.device_state import DeviceState, Nvml, shared
+from cxrbench.throughput.device_state import DeviceState, NoDevice, Nvml, shared
 from cxrbench.throughput.energy import cost_per_report, energy_entry, joules_per_report
 from cxrbench.throughput.facts import Gpu
 from cxrbench.throughput.figures import figures, used
@@ -188,6 +188,28 @@ def test_the_product_of_a_chain_is_the_end_to_end_ratio_in_both_orders():
     assert not blocks & others
 
 
+def test_a_machine_that_drifts_for_some_configurations_alone_still_closes():
+    """A neighbour takes cache from the larger model, more and more: sessions in a row would not multiply."""
+    closures = {}
+    for interleaved in (True, False):
+        clock = VirtualClock()
+
+        def drifting(configurations, clock=clock):
+            made = simulated_arms(clock)(configurations)
+            for each, wanted in zip(made, configurations, strict=True):
+                if wanted.model == "large":
+                    each.model.times.noise = lambda: 1 + clock() / 20_000
+            return made
+
+        found = dissect(A, B, ORDER, drifting, replace(RULES, blocks=8), fit=lambda _, answer=interleaved: answer)
+        assert found.interleaved == interleaved
+        sizes = {block.reports for session in found.sessions for turn in session.rounds for block in turn.values()}
+        assert len(sizes) == 1  # a window has costs of its own: rates of other sizes do not multiply
+        closures[interleaved] = [found.closure(walk) for walk in found.walks]
+    assert all(each.has_one() for each in closures[True])
+    assert not any(each.has_one() for each in closures[False])
+
+
 def test_each_step_has_the_ratio_of_its_one_factor():
     clock = VirtualClock()
     found = dissect(A, B, ORDER, simulated_arms(clock), RULES)
@@ -261,12 +283,52 @@ def test_energy_is_absent_or_loud_but_never_zero(block, message):
 
 def test_a_shared_device_is_seen():
     gib = 2**30
-    quiet = DeviceState(used_bytes=5 * gib)
-    assert shared(quiet, lambda: 4 * gib, 0) == []
-    assert shared(DeviceState(), lambda: 0, None) == []
-    found = shared(DeviceState(used_bytes=30 * gib), lambda: 4 * gib, 60)
+    quiet = DeviceState(used_bytes=5 * gib, own_bytes=4 * gib)
+    assert shared(quiet, 0) == []
+    assert shared(DeviceState()) == []
+    found = shared(DeviceState(used_bytes=30 * gib, own_bytes=4 * gib), 60)
     assert "26.0 GiB of the device's memory are not ours" in found[0]
     assert "60 % busy" in found[1]
+
+
+def test_blocks_beside_somebody_else_are_marked_and_warned_of():
+    """A driver that reports 30 GiB in use, of which 4 are ours, and no counters at all on a laptop."""
+    from cxrbench.throughput.conduct import Conductor
+    from cxrbench.throughput.experiment import ExperimentSpec
+    from cxrbench.throughput.nvml import Device
+
+    class Crowded(Driver):
+        def nvmlDeviceGetMemoryInfo(self, handle, pointer):
+            pointer._obj.used = 30 * 2**30
+            return 0
+
+    class SimulatedBench:
+        def __init__(self, monitor):
+            self.monitor = monitor
+
+        def arms(self, wanted):
+            made = arm(tokens=10)
+            made.configuration, made.monitor = wanted[0], self.monitor
+            return [made]
+
+    spec = ExperimentSpec.model_validate(
+        {
+            "name": "x", "rules": {"blocks": 2, "seconds": 0},
+            "configurations": {"a": {"model": "m"}}, "modes": [{"name": "one", "configurations": ["a"]}],
+        }
+    )  # fmt: skip
+    crowded = Nvml(Device(Crowded(), "1234"), lambda: 4 * 2**30)
+    found = Conductor(spec, SimulatedBench(crowded), lambda dtype: None, idle_load=40).run()
+    assert found["warnings"] == [
+        "26.0 GiB of the device's memory are not ours: somebody else is on it",
+        "the device was 40 % busy before anything was given to it: somebody else is on it",
+        "a: somebody else was on the device in 2 of 2 blocks",
+    ]
+    assert [block["shared"] for block in found["sessions"][0]["blocks"]] == [True, True]
+    laptop = Conductor(spec, SimulatedBench(NoDevice()), lambda dtype: None).run()
+    assert laptop["warnings"] == []
+    (block, _) = laptop["sessions"][0]["blocks"]
+    assert (block["shared"], block["joules"], block["before"]["watts"]) == (False, None, None)
 
 
 def test_a_slowed_device_makes_a_block_invalid():

@@ -61,15 +61,30 @@ def test_lengths_and_image_tokens_come_out_as_asked(bench, engine):
         assert sum(block.stages[name] for name in ("encode", "prefill", "decode")) <= block.engine_seconds
 
 
-def test_a_trace_ends_every_row_at_its_own_length(bench):
+@pytest.mark.parametrize("engine", ["transformers", "slots"])
+def test_a_trace_ends_every_row_at_its_own_length(bench, engine):
+    """On slots three texts at a time, refilled from all eight; what ends where is asserted text by text."""
     trace = Trace((3, 9, 1, 5, 4, 7, 2, 8), "written down")
-    wanted = Configuration("t", "shape:small-phi", batch=4, lengths="trace", trace=trace, load_format="dummy")
+    wanted = Configuration("t", "shape:small-phi", engine, batch=3, lengths="trace", trace=trace, load_format="dummy")
     (arm,) = bench.arms([wanted])
+    seen = []
+    generate = arm.model.generate
+    arm.model.generate = lambda *given: seen.append(generate(*given)) or seen[-1]
     block = arm.block(8)
     assert block.invalid == ()
-    assert block.output_tokens == sum(trace.values)
-    with pytest.raises(CxrbenchError, match="engine slots cannot end each row by a trace yet"):
-        bench.arms([Configuration("s", "shape:small-phi", "slots", lengths="trace", trace=trace, load_format="dummy")])
+    assert [each.output_tokens for result in seen for each in result.predictions] == list(trace.values)
+    assert [result.timing.size for result in seen] == ([8] if engine == "slots" else [3, 3, 2])
+    assert {result.timing.slots for result in seen} == ({3} if engine == "slots" else {None})
+
+
+@pytest.mark.parametrize("engine", ["transformers", "slots"])
+def test_a_trace_that_is_not_followed_makes_a_block_invalid(bench, engine):
+    trace = Trace((3, 9, 1, 5), "written down")
+    wanted = Configuration("t", "shape:small-phi", engine, batch=4, lengths="trace", trace=trace, load_format="dummy")
+    (arm,) = bench.arms([wanted])
+    announce = arm.announce
+    arm.announce = lambda lengths: announce({key: value + (value == 5) for key, value in lengths.items()})
+    assert arm.block(4).invalid[0].startswith("1 of 4 lengths did not come out as forced")
 
 
 def test_lengths_that_do_not_come_out_make_a_block_invalid(bench):
