@@ -7,20 +7,25 @@ change without changing a text (patients, labels, subgroups, slices, metrics) is
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrbench.data.images import RULES
 from cxrbench.data.samples import clusters_of, has_patients, take
+from cxrbench.data.variants import file_of
 from cxrbench.errors import CxrbenchError
 from cxrbench.models.generation import refuse
+from cxrbench.spec import KEPT_APART
+from cxrbench.spool import LIMIT, Each
 from cxrbench.types import Generation, Image, Manifest, Request, RequestKind, Sample
 
 if TYPE_CHECKING:
     from cxrbench.data.load import TaskData
     from cxrbench.models.base import Model
+    from cxrbench.spec import Form, TaskSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +47,15 @@ class Plan:
     """A run before it starts: what it is, which samples it answers, in which batches."""
 
     manifest: Manifest
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
     selected: frozenset[str]
-    batches: tuple[tuple[Request, ...], ...]
+    batches: Sequence[Sequence[Request]]
 
     @property
-    def chosen(self) -> tuple[Sample, ...]:
+    def chosen(self) -> Sequence[Sample]:
         """The samples to answer, in data-set order."""
+        if len(self.selected) == len(self.samples):
+            return self.samples
         return tuple(sample for sample in self.samples if sample.sample_id in self.selected)
 
 
@@ -81,15 +88,59 @@ def generation_settings(task: Mapping[str, Any], overrides: Mapping[str, Any] | 
     return made
 
 
-def request_kind(task_kind: str) -> RequestKind:
+REQUESTS: Mapping[str, tuple[RequestKind, ...]] = {
+    "choice": ("score_options",),
+    "retrieval": ("embed_image", "embed_text"),
+    "image-generation": ("generate_image",),
+}
+"""What tasks of a kind ask of a model; of every other kind: `generate`."""
+
+
+def request_kinds(task_kind: str) -> tuple[RequestKind, ...]:
     """What a task of this kind asks of a model."""
-    return {"choice": "score_options", "retrieval": "embed_image"}.get(task_kind, "generate")  # type: ignore[return-value]
+    return REQUESTS.get(task_kind, ("generate",))
+
+
+def request_kind(task_kind: str) -> RequestKind:
+    """What a task of this kind asks of a model, apart from the texts of a retrieval task."""
+    return request_kinds(task_kind)[0]
+
+
+def kind_for(task_kind: str, sample: Sample) -> RequestKind:
+    """What is asked about one sample: in retrieval its picture is embedded, or its text where it has no picture."""
+    kinds = request_kinds(task_kind)
+    return kinds[0] if len(kinds) == 1 or sample.images else kinds[1]
 
 
 def cut(requests: Sequence[Request], cost: Callable[[Request], int], size: int) -> tuple[tuple[Request, ...], ...]:
     """Sort by cost, longest first (what does not fit in memory fails early), ties by sample id, and cut."""
     ordered = sorted(requests, key=lambda each: (-cost(each), each.sample_id))
     return tuple(tuple(ordered[start : start + size]) for start in range(0, len(ordered), size))
+
+
+def _batches(
+    samples: Sequence[Sample],
+    selected: Collection[str],
+    ask: Callable[[Sample], Request],
+    cost: Callable[[Request], int],
+    size: int,
+) -> Sequence[Sequence[Request]]:
+    """What `cut` makes of the samples to answer. Requests of many are not kept, but made when it is their turn."""
+    if len(selected) <= LIMIT:
+        return cut([ask(sample) for sample in samples if sample.sample_id in selected], cost, size)
+    places, ids, costs = array("Q"), [], array("q")
+    for place, sample in enumerate(samples):
+        if sample.sample_id in selected:
+            places.append(place)
+            ids.append(sample.sample_id)
+            costs.append(-cost(ask(sample)))
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    order.sort(key=costs.__getitem__)
+    turns = array("Q", (places[each] for each in order))
+    return Each(
+        -(-len(turns) // size),
+        lambda batch: tuple(ask(samples[place]) for place in turns[batch * size : (batch + 1) * size]),
+    )
 
 
 def plan_run(data: TaskData, model: Model, settings: RunSettings) -> Plan:
@@ -99,25 +150,16 @@ def plan_run(data: TaskData, model: Model, settings: RunSettings) -> Plan:
         CxrbenchError: the model cannot do what the task asks, or a setting is wrong.
     """
     spec = data.spec
-    kind = request_kind(spec.kind)
-    if kind not in model.kinds:
-        raise CxrbenchError(
-            f"{model.card.name} cannot answer {kind!r}, which {spec.name} asks",
-            fix=f"a task of another kind; {model.card.name} answers: {', '.join(sorted(model.kinds))}",
-        )
-    if settings.inputs == "image" and spec.images.offer == "none":
-        raise CxrbenchError(
-            f"{spec.name} offers no image, so images alone are nothing", where="--inputs image", fix="--inputs task"
-        )
+    _check_fit(model, spec, settings.inputs)
     found = data.samples
     limit = settings.limit if settings.limit is not None and settings.limit < len(found.samples) else None
     selected = take(found.samples, limit)
     generation = generation_settings(spec.generation, settings.generation)
-    requests = [
-        model.request(_offered(sample, settings.inputs), kind, generation, sample_seed(settings.seed, sample.sample_id))
-        for sample in found.samples
-        if sample.sample_id in selected
-    ]
+
+    def ask(sample: Sample) -> Request:
+        offered, kind = _offered(sample, settings.inputs, spec.form), kind_for(spec.kind, sample)
+        return model.request(offered, kind, generation, sample_seed(settings.seed, sample.sample_id))
+
     size = settings.batch_size or model.batch_size
     identity: dict[str, Any] = {
         "task": {"name": spec.name, "version": spec.version, "hash": spec.hash},
@@ -146,11 +188,41 @@ def plan_run(data: TaskData, model: Model, settings: RunSettings) -> Plan:
         task=spec.model_dump(mode="json"),
         excluded=found.excluded,
     )
-    return Plan(manifest, found.samples, selected, cut(requests, model.cost, size))
+    return Plan(manifest, found.samples, selected, _batches(found.samples, selected, ask, model.cost, size))
 
 
-def _offered(sample: Sample, inputs: str) -> Sample:
-    """`image`: every model alike gets the images and nothing else; `task`: what the task offers."""
+def _check_fit(model: Model, spec: TaskSpec, inputs: str) -> None:
+    """Refuse a model that cannot do what the task asks, and inputs that the task does not offer."""
+    for kind in request_kinds(spec.kind):
+        if kind not in model.kinds:
+            raise CxrbenchError(
+                f"{model.card.name} cannot answer {kind!r}, which {spec.name} asks",
+                fix=f"a task of another kind; {model.card.name} answers: {', '.join(sorted(model.kinds))}",
+            )
+    if inputs == "image" and spec.form in KEPT_APART:
+        raise CxrbenchError(
+            f"{spec.name} is of kind {spec.kind}, which asks about texts too",
+            where="--inputs image",
+            fix="--inputs task",
+        )
+    if spec.unit == "question" and model.consumes and "question" not in model.consumes:
+        raise CxrbenchError(
+            f"{model.card.name} has a prompt of its own and takes no questions, which {spec.name} asks",
+            fix="a model that takes questions: hf:DIR, openai:NAME, lm-eval:NAME",
+        )
+    if inputs == "image" and spec.images.offer == "none":
+        raise CxrbenchError(
+            f"{spec.name} offers no image, so images alone are nothing", where="--inputs image", fix="--inputs task"
+        )
+
+
+def _offered(sample: Sample, inputs: str, form: Form) -> Sample:
+    """`image`: every model alike gets the images and nothing else; `task`: what the task offers.
+
+    Who is asked for a picture does not see the one there is.
+    """
+    if form == "pictures":
+        return replace(sample, images=(), key_image=None)
     return replace(sample, sections={}) if inputs == "image" else sample
 
 
@@ -188,7 +260,7 @@ def pixel_key(images: Sequence[Image]) -> str | None:
         return None
     digest = hashlib.sha256()
     for image in images:
-        digest.update(hashlib.sha256(_ends(image.path)).digest())
+        digest.update(hashlib.sha256(_ends(file_of(image.path))).digest())
     return digest.hexdigest()[:16]
 
 

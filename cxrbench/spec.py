@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -18,9 +18,18 @@ from cxrbench.shipped import shipped
 from cxrbench.types import Access
 from cxrbench.yaml_file import read_yaml
 
-TaskKind = Literal["findings", "impression", "report", "summarize", "vqa", "choice", "retrieval"]
+TaskKind = Literal["findings", "impression", "report", "summarize", "vqa", "choice", "retrieval", "image-generation"]
 SectionName = Literal["findings", "impression", "indication", "comparison", "technique", "history"]
 Evidence = Literal["verified", "primary", "unverified"]
+
+Form = Literal["text", "choices", "vectors", "pictures"]
+"""What the answers to a task are: a metric reads one of them."""
+
+FORMS: Mapping[str, Form] = {"choice": "choices", "retrieval": "vectors", "image-generation": "pictures"}
+"""By kind of task; every other kind is answered with text."""
+
+KEPT_APART: frozenset[Form] = frozenset({"vectors", "pictures"})
+"""Answers that are files of their own in a run folder (artifacts.py)."""
 
 _NOT_ASKED = {"title", "citation", "notes", "expected", "metrics", "slices"}
 """Keys that do not change what a model is asked or compared with; left out of the hash. Metrics have signatures of
@@ -28,7 +37,14 @@ their own, so a metric or a slice can be added to a task without generating anew
 
 _EVERY_KEY = "cxrbench list tasks --show custom-findings shows one; docs/tasks.md of the repository lists every key"
 
-SLICES = ("abnormal", "seen-in-train", "duplicate", "sex", "age", "race", "view")
+Variant = Literal["original", "jpeg-30", "rotate-5", "crop-90", "contrast-70", "window-90", "redacted"]
+VARIANTS: tuple[str, ...] = get_args(Variant)
+"""Changes that should not change a report (data/variants.py); a robustness task asks about each of those it names."""
+
+QUESTIONS = ("vqa", "choice")
+"""Kinds of task whose samples are questions."""
+
+SLICES = ("abnormal", "seen-in-train", "duplicate", "sex", "age", "race", "view", "variant")
 """Subgroup columns cxrbench makes itself; a data set's own columns can be tabulated as well."""
 
 
@@ -98,10 +114,11 @@ class TaskSpec(_Part):
     access: Access
     dataset: DatasetPart
     include: Include = Include()
-    unit: Literal["study", "image"] = "study"
+    unit: Literal["study", "image", "question"] = "study"
     images: Images = Images()
+    variants: tuple[Variant, ...] = ()
     offer: tuple[SectionName, ...] = ()
-    target: Literal["findings", "impression", "report"]
+    target: Literal["findings", "impression", "report", "answer"]
     text: str
     generation: Mapping[str, int | float] = Field(default_factory=dict)
     metrics: Metrics
@@ -111,12 +128,49 @@ class TaskSpec(_Part):
     notes: str = ""
 
     @model_validator(mode="after")
+    def _variants_of_something(self) -> TaskSpec:
+        """Every variant once, beside the original: a change is read against it."""
+        if self.variants and (self.variants[0] != "original" or len(set(self.variants)) != len(self.variants)):
+            raise ValueError("variants: original comes first, and each stands once")
+        if self.variants and self.form in KEPT_APART:
+            raise ValueError(f"variants: not in a task of kind {self.kind}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_question_has_an_answer(self) -> TaskSpec:
+        """Questions are asked one by one, and what is compared is the answer."""
+        asks = self.kind in QUESTIONS
+        if (self.unit == "question") != asks or (self.target == "answer") != asks:
+            raise ValueError(
+                f"kind: {' and '.join(QUESTIONS)} go with unit: question and target: answer, no other kind"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _no_answer_in_the_question(self) -> TaskSpec:
         targets = {"findings", "impression"} if self.target == "report" else {self.target}
         leaked = targets & set(self.offer)
         if leaked:
             raise ValueError(f"offer: {', '.join(sorted(leaked))} is the target and cannot be offered")
         return self
+
+    @model_validator(mode="after")
+    def _one_picture_and_its_text(self) -> TaskSpec:
+        """Where answers are no text, a sample is one picture with one text, and the model gets one of the two."""
+        if self.form not in KEPT_APART:
+            return self
+        if self.offer:
+            raise ValueError(f"offer: a task of kind {self.kind} offers the target's own text and nothing else")
+        if self.images.offer != "key":
+            raise ValueError(f"images.offer: a task of kind {self.kind} has one image per sample; write `offer: key`")
+        if self.target not in ("findings", "impression"):
+            raise ValueError(f"target: a task of kind {self.kind} takes one section, findings or impression")
+        return self
+
+    @property
+    def form(self) -> Form:
+        """What the answers are."""
+        return FORMS.get(self.kind, "text")
 
     @property
     def hash(self) -> str:

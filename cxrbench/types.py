@@ -35,6 +35,7 @@ FAILURES: Mapping[str, str] = {
     "engine_error": "the engine failed on this sample",
     "refused": "the model declined, or the server's content filter withheld the answer",
     "no_answer": "the server gave no usable answer, after all attempts",
+    "no_picture": "the answer is no picture: it does not hold the codes of exactly one",
 }
 """Outcomes that are not a report. They are never scored and always counted."""
 
@@ -65,6 +66,22 @@ class Demographics:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """A question about a study, and the data set's answer.
+
+    `options` are the answers offered, where the data set offers any; `answer` is one of them then. `labels` and
+    `columns` are of the question, as those of a study are of the study.
+    """
+
+    question_id: str
+    text: str
+    answer: str
+    options: tuple[str, ...] = ()
+    labels: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Study:
     """One examination as a data set has it.
 
@@ -72,7 +89,7 @@ class Study:
     `time` is an ISO string that sorts (`2180-05-06T21:30:14`); `sections` holds non-empty sections only;
     `labels` maps a source ("chexpert", "phantom", ...) to label -> 1 present, 0 absent, -1 uncertain (missing keys:
     not mentioned). `priors` are earlier study ids of the same patient, newest first. `columns` are further
-    string columns of the data set (subgroups, extraction method, ...).
+    string columns of the data set (subgroups, extraction method, ...). `questions` are asked about it one by one.
     """
 
     study_id: str
@@ -85,6 +102,7 @@ class Study:
     demographics: Demographics = Demographics()
     priors: tuple[str, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
+    questions: tuple[Question, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +172,9 @@ class Prediction:
     `outcome` is `ok`, `empty` or a key of `FAILURES`; `finish_reason` is stop, length, none or error.
     Token counts are the model's own tokens, None where a model has none. `times` in seconds: `image_read`,
     `preprocess`, `latency` (end to end: first image byte read to text decoded). `detail` explains a failure and
-    holds no report text. `pixels` names the content of the image files that were read (`plan.pixel_key`). `served` is
-    what a server called the model that answered, with its fingerprint.
+    holds no report text. `artifact` is a picture or a vector in the run folder (artifacts.py). `pixels` names the
+    content of the image files that were read (`plan.pixel_key`). `served` is what a server called the model that
+    answered, with its fingerprint.
     """
 
     sample_id: str

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from cxrbench.spec import TaskSpec, read_task
+from cxrbench.spec import KEPT_APART, TaskSpec, read_task
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "tasks.md"
@@ -38,7 +38,7 @@ a wrong value is an error that names file, line and key. Begin with a task that 
 | key | meaning |
 |---|---|
 | `name`, `version`, `title` | the file's name; goes up whenever a score could move; one line |
-| `kind` | findings, impression, report, summarize, vqa, choice, retrieval |
+| `kind` | findings, impression, report, summarize, vqa, choice, retrieval, image-generation; the last two are answered with vectors and pictures ([tasks-beyond-findings.md](tasks-beyond-findings.md)) |
 | `access` | open or credentialed; a task on your own data may say open, one on MIMIC-CXR may not. (`--access` is an option of `score FILE` only) |
 | `dataset.name`, `.split`, `.pool_split`, `.options` | the data set, the split to answer, the train split (retrieval baselines, r2gen vocabularies, slice seen-in-train; read only where one of them is asked for), the data set's own options |
 | `include.sections`, `.min_images`, `.views` | sections that must not be empty; least number of images; at least one image of these views. Studies left out are counted by the first rule they break |
@@ -70,8 +70,15 @@ def views(spec: TaskSpec) -> str:
     """Which images are offered and which is the key image."""
     if spec.images.offer == "none":
         return "none"
+    if spec.kind == "image-generation":
+        return "never shown: what the distance is measured to"
     order = "the first" if spec.images.key == "first" else ", else ".join(v or "view unknown" for v in spec.images.key)
     return f"{spec.images.offer}; key image: {order}"
+
+
+def what(spec: TaskSpec) -> str:
+    """The target, with the kind of task where the answer is no text."""
+    return f"{spec.target} ({spec.kind})" if spec.form in KEPT_APART else spec.target
 
 
 def row(spec: TaskSpec) -> str:
@@ -82,7 +89,7 @@ def row(spec: TaskSpec) -> str:
         n += f"; split {split.n:,}"
         source += f"; split {split.evidence}: {split.source}"
     cells = [
-        f"`{spec.name}` v{spec.version}", spec.target, included(spec), spec.unit, views(spec),
+        f"`{spec.name}` v{spec.version}", what(spec), included(spec), spec.unit, views(spec),
         ", ".join(spec.offer) or "-", n, f"{spec.expected.evidence}{source}",
     ]  # fmt: skip
     return "| " + " | ".join(" ".join(cell.split()) for cell in cells) + " |"

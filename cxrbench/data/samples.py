@@ -9,11 +9,14 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from sys import intern
+from typing import TYPE_CHECKING, Any
 
 from cxrbench.data.text import normalise
 from cxrbench.errors import CxrbenchError
-from cxrbench.types import Image, Sample, Study
+from cxrbench.spec import KEPT_APART
+from cxrbench.spool import Growing
+from cxrbench.types import Image, Question, Sample, Study
 
 if TYPE_CHECKING:
     from cxrbench.spec import TaskSpec
@@ -26,7 +29,7 @@ UNKNOWN = "unknown"
 class SampleSet:
     """The samples of a task in data-set order, and what was left out. `studies` counts what the data set yielded."""
 
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
     studies: int
     excluded: Mapping[str, int] = field(default_factory=dict)
 
@@ -39,7 +42,9 @@ class SampleSet:
     def fingerprint(self) -> str:
         """16 hex digits over ids, targets, offered sections and image ids: equal wherever the same data are read."""
         digest = hashlib.sha256()
-        for sample in sorted(self.samples, key=lambda each: each.sample_id):
+        ids = [sample.sample_id for sample in self.samples]
+        for place in sorted(range(len(ids)), key=ids.__getitem__):
+            sample = self.samples[place]
             parts = [sample.sample_id, sample.target, sample.key_image or ""]
             parts += [image.image_id for image in sample.images]
             parts += [f"{name}={text}" for name, text in sorted(sample.sections.items())]
@@ -51,7 +56,7 @@ class SampleSet:
 def clusters_of(samples: Sequence[Sample]) -> list[str]:
     """The unit that is resampled, per sample: its patient; where any patient is not known, every sample is its own."""
     if has_patients(samples):
-        return [sample.patient_id or "" for sample in samples]
+        return [intern(sample.patient_id or "") for sample in samples]
     return [sample.sample_id for sample in samples]
 
 
@@ -129,13 +134,54 @@ def _sample(spec: TaskSpec, study: Study, sample_id: str, images: Sequence[Image
     )
 
 
+def _question(spec: TaskSpec, study: Study, asked: Question) -> Sample:
+    sample = _sample(spec, study, f"{study.study_id}/{asked.question_id}", study.images, key_image(spec, study.images))
+    return replace(
+        sample,
+        target=normalise(spec.text, asked.answer),
+        question=asked.text,
+        options=asked.options,
+        subgroups={**sample.subgroups, **asked.columns},
+        labels={**sample.labels, **asked.labels},
+    )
+
+
 def _samples_of(spec: TaskSpec, study: Study) -> Iterator[Sample]:
+    if spec.unit == "question":
+        yield from (_question(spec, study, asked) for asked in study.questions)
+        return
     if spec.unit == "study":
         yield _sample(spec, study, study.study_id, study.images, key_image(spec, study.images))
         return
     for image in study.images:
         if not spec.include.views or image.view in spec.include.views:
             yield _sample(spec, study, f"{study.study_id}/{image.image_id}", (image,), image)
+
+
+IMAGE_SIDE, TEXT_SIDE = "/image", "/text"
+"""Ends of the sample ids of a retrieval task: a picture that looks for its text, and the text that looks for it."""
+
+
+def _sides(spec: TaskSpec, sample: Sample) -> Iterator[Sample]:
+    """What a model is asked about one picture and its text: about each of them, or for the picture of the text."""
+    text: dict[str, str] = {spec.target: sample.target}
+    if spec.kind == "retrieval":
+        yield replace(sample, sample_id=sample.sample_id + IMAGE_SIDE)
+        yield replace(sample, sample_id=sample.sample_id + TEXT_SIDE, images=(), key_image=None, sections=text)
+    elif spec.kind == "image-generation":
+        yield replace(sample, sections=text)
+    else:
+        yield sample
+
+
+def _varied(spec: TaskSpec, sample: Sample) -> Iterator[Sample]:
+    """The sample under every change the task names; the sample itself where it names none."""
+    if not spec.variants:
+        yield sample
+        return
+    from cxrbench.data.variants import vary
+
+    yield from (vary(sample, name) for name in spec.variants)
 
 
 def make_samples(spec: TaskSpec, studies: Iterable[Study]) -> SampleSet:
@@ -145,7 +191,7 @@ def make_samples(spec: TaskSpec, studies: Iterable[Study]) -> SampleSet:
         CxrbenchError: two samples share an id, which would make pairing and resume ambiguous.
     """
     excluded: Counter[str] = Counter()
-    samples: list[Sample] = []
+    samples = growing()
     seen: set[str] = set()
     total = 0
     for study in studies:
@@ -158,6 +204,9 @@ def make_samples(spec: TaskSpec, studies: Iterable[Study]) -> SampleSet:
             if not sample.target:
                 excluded[f"{spec.target} empty after {spec.text}"] += 1
                 continue
+            if spec.form in KEPT_APART and not sample.images:
+                excluded["no image of the views the task asks for"] += 1
+                continue
             if sample.sample_id in seen:
                 raise CxrbenchError(
                     "two studies of the data set share one id" if spec.unit == "study" else "two images share one id",
@@ -165,25 +214,51 @@ def make_samples(spec: TaskSpec, studies: Iterable[Study]) -> SampleSet:
                     fix=f"cxrbench data check {spec.dataset.name}",
                 )
             seen.add(sample.sample_id)
-            samples.append(sample)
-    return SampleSet(tuple(samples), total, dict(excluded))
+            samples.extend(each for side in _sides(spec, sample) for each in _varied(spec, side))
+    return SampleSet(samples.finish(), total, dict(excluded))
 
 
-def mark_repeats(samples: Sequence[Sample], train_targets: Iterable[str] | None) -> tuple[Sample, ...]:
+def growing() -> Growing[Sample]:
+    """Builds a sequence of samples, which leaves memory where there are many."""
+    return Growing(_pack, _unpack)
+
+
+def _pack(sample: Sample) -> tuple[Any, ...]:
+    return (
+        sample.sample_id, sample.study_id, sample.patient_id, sample.target,
+        tuple((image.image_id, image.path, image.view) for image in sample.images), sample.key_image,
+        dict(sample.sections), sample.question, tuple(sample.options), dict(sample.subgroups),
+        {source: dict(labels) for source, labels in sample.labels.items()},
+    )  # fmt: skip
+
+
+def _unpack(kept: tuple[Any, ...]) -> Sample:
+    sample_id, study_id, patient_id, target, images, *rest = kept
+    # One string for one id, wherever it is kept: there are many sets of ids.
+    return Sample(intern(sample_id), study_id, patient_id, target, tuple(Image(*each) for each in images), *rest)
+
+
+def mark_repeats(samples: Sequence[Sample], train_targets: Iterable[str] | None) -> Sequence[Sample]:
     """Add the subgroups `duplicate` (first | repeat) and, when train is known, `seen-in-train` (yes | no).
 
     A reference counts as seen when its text occurs verbatim among the targets of the train split.
     """
-    known = set(train_targets) if train_targets is not None else None
-    first: set[str] = set()
-    marked: list[Sample] = []
+    known = {_digest(text) for text in train_targets} if train_targets is not None else None
+    first: set[bytes] = set()
+    marked = growing()
     for sample in samples:
-        extra = {"duplicate": "repeat" if sample.target in first else "first"}
-        first.add(sample.target)
+        target = _digest(sample.target)
+        extra = {"duplicate": "repeat" if target in first else "first"}
+        first.add(target)
         if known is not None:
-            extra["seen-in-train"] = "yes" if sample.target in known else "no"
+            extra["seen-in-train"] = "yes" if target in known else "no"
         marked.append(replace(sample, subgroups={**sample.subgroups, **extra}))
-    return tuple(marked)
+    return marked.finish()
+
+
+def _digest(text: str) -> bytes:
+    """16 bytes for a text of any length: of a million texts two have the same with a chance of 1e-27."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def take(samples: Sequence[Sample], limit: int | None) -> frozenset[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -42,7 +42,9 @@ class Corpus:
     `train` gives the reference texts of the task's train split (None: not known here). `vocabulary` is a word list
     the user gave by `--vocabulary`. `dataset` is the data set's name, None for a bare file. `config` are the settings,
     which say where weights lie (None: those of the working directory and the user). `precision` is what annotators
-    compute at (features/device.py). `judge` is the judges.engine.Judge named for this scoring, if one was.
+    compute at (features/device.py). `judge` is the judges.engine.Judge named for this scoring, if one was. `form` is
+    what the task's answers are (spec.FORMS). `sample_ids` are those of the references; `pictures` reads the task's own
+    images in grey, one per reference, None where a file cannot be read (None altogether: the data are not at hand).
     """
 
     references: Sequence[str]
@@ -52,6 +54,9 @@ class Corpus:
     config: Config | None = None
     precision: str = "fp32"
     judge: Any = None
+    form: str = "text"
+    sample_ids: Sequence[str] = ()
+    pictures: Callable[[], Iterable[NDArray[np.uint8] | None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,8 @@ class Metric(ABC):
     Class attributes: `name`; `version` (goes up whenever a value could move); `presets`, named conventions with one
     line each; `default_preset`; `values`, the numbers it publishes; `citation`, whom to cite for it (empty: nobody);
     `scope` "sample" or "pair"; `additive` False where a value is no function of sums and `value_weighted` is
-    implemented instead; `judge` True where an LLM gives the numbers, so that failed samples are asked for again.
+    implemented instead; `judge` True where an LLM gives the numbers, so that failed samples are asked for again;
+    `form` which answers it reads: text, vectors or pictures (spec.FORMS).
     """
 
     name: ClassVar[str]
@@ -123,6 +129,7 @@ class Metric(ABC):
     scope: ClassVar[Literal["sample", "pair"]] = "sample"
     additive: ClassVar[bool] = True
     judge: ClassVar[bool] = False
+    form: ClassVar[str] = "text"
 
     def __init__(self, preset: str | None = None) -> None:
         chosen = preset if preset is not None else self.default_preset

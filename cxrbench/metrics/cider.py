@@ -23,12 +23,16 @@ import numpy as np
 from cxrbench.metrics import conventions, ngrams, tokens
 from cxrbench.metrics.base import Context, Corpus, FeatureRequest, Floats, Metric, Pairs, Statistics, Value, ratio
 from cxrbench.metrics.ngrams import Grams, Hashes, Integers
+from cxrbench.spool import blocks
 
 SIGMA = 6.0
 """Width of the length penalty in words."""
 
 CHUNK = 10_000
-"""References processed at a time while fitting."""
+"""References whose n-grams are counted at a time while fitting."""
+
+PROCESSED = 50_000
+"""References in memory at a time while fitting; a tokenizer in another process is started once for them."""
 
 
 class Cider(Metric):
@@ -51,13 +55,16 @@ class Cider(Metric):
     def fit(self, corpus: Corpus) -> Context:
         data = conventions.fit(self.preset, corpus)
         vocabulary = conventions.words(data)
-        times = Counter(conventions.process(self.preset, (), corpus.references, vocabulary)[1])
-        texts = list(times)
-        weights = np.fromiter(times.values(), np.int64, len(texts))
-        parts = [
-            ngrams.document_frequency(tokens.documents(texts[at : at + CHUNK]), weights[at : at + CHUNK])
-            for at in range(0, len(texts), CHUNK)
-        ]
+        parts: list[tuple[Hashes, Integers]] = []
+        for block in blocks(corpus.references, PROCESSED):
+            times = Counter(conventions.process(self.preset, (), block, vocabulary)[1])
+            texts = list(times)
+            weights = np.fromiter(times.values(), np.int64, len(texts))
+            parts += [
+                ngrams.document_frequency(tokens.documents(texts[at : at + CHUNK]), weights[at : at + CHUNK])
+                for at in range(0, len(texts), CHUNK)
+            ]
+            parts = [ngrams.merge(parts)]  # sums of counts: how often they are put together changes nothing
         grams, frequency = ngrams.merge(parts)
         kept = frequency > 1
         return Context.of({**data, "documents": len(corpus.references), **_pack(grams[kept], frequency[kept])})

@@ -161,8 +161,7 @@ class LabelF1(Metric):
         shipped = [labels.get(rule.source) for labels in pairs.labels] or [None] * len(pairs)
         known = np.array([labels is not None for labels in shipped], dtype=bool)
         found, true = self._present(said), self._present([labels or {} for labels in shipped])
-        counts = np.stack([found & true, found & ~true, ~found & true], axis=2).reshape(len(pairs), 3 * len(LABELS))
-        rows = np.hstack([np.ones((len(pairs), 1)), counts]) * known[:, None]
+        rows = np.hstack([np.ones((len(pairs), 1)), counts_of(found, true)]) * known[:, None]
         status = np.where(known, SCORED, SKIPPED).astype(np.uint8)
         missing = f"the data set ships no {rule.source!r} labels for this sample"
         return Statistics(rows[:, None, :], status[:, None], tuple("" if each else missing for each in known))
@@ -175,21 +174,7 @@ class LabelF1(Metric):
 
     def value(self, sums: Floats) -> dict[str, Floats]:
         """Micro and macro F1, precision, recall and the F1 of each label; see the class for 0/0."""
-        counts = sums[..., 1:].reshape(*sums.shape[:-1], len(LABELS), 3)
-        each = _f1(counts)
-        pooled = counts[..., :NO_FINDING, :].sum(axis=-2)
-        tp, fp, fn = pooled[..., 0], pooled[..., 1], pooled[..., 2]
-        findings = each[..., :NO_FINDING]
-        defined = ~np.isnan(findings)
-        macro = ratio(np.where(defined, findings, 0.0).sum(axis=-1), defined.sum(axis=-1).astype(np.float64))
-        per_label = {f"f1_{slug(label)}": each[..., i] for i, label in enumerate(LABELS)}
-        return {
-            "micro_f1": _f1(pooled),
-            "macro_f1": macro,
-            "micro_precision": ratio(tp, tp + fp),
-            "micro_recall": ratio(tp, tp + fn),
-            **per_label,
-        }
+        return values_of(sums)
 
     def settings(self) -> tuple[tuple[str, str], ...]:
         rule = self.convention
@@ -202,6 +187,31 @@ class LabelF1(Metric):
 
     def fitted(self, context: Context) -> tuple[tuple[str, str], ...]:
         return signed(context.data)
+
+
+def counts_of(found: np.ndarray[Any, Any], true: np.ndarray[Any, Any]) -> Floats:
+    """Columns of `LabelF1` after the count: tp, fp, fn of each label, from (n, 14) and (n, 14) of bool."""
+    counts = np.stack([found & true, found & ~true, ~found & true], axis=2)
+    return counts.reshape(len(found), 3 * len(LABELS)).astype(np.float64)
+
+
+def values_of(sums: Floats) -> dict[str, Floats]:
+    """Micro and macro F1, precision, recall and the F1 of each label from the columns of `LabelF1`."""
+    counts = sums[..., 1:].reshape(*sums.shape[:-1], len(LABELS), 3)
+    each = _f1(counts)
+    pooled = counts[..., :NO_FINDING, :].sum(axis=-2)
+    tp, fp, fn = pooled[..., 0], pooled[..., 1], pooled[..., 2]
+    findings = each[..., :NO_FINDING]
+    defined = ~np.isnan(findings)
+    macro = ratio(np.where(defined, findings, 0.0).sum(axis=-1), defined.sum(axis=-1).astype(np.float64))
+    per_label = {f"f1_{slug(label)}": each[..., i] for i, label in enumerate(LABELS)}
+    return {
+        "micro_f1": _f1(pooled),
+        "macro_f1": macro,
+        "micro_precision": ratio(tp, tp + fp),
+        "micro_recall": ratio(tp, tp + fn),
+        **per_label,
+    }
 
 
 def _f1(counts: Floats) -> Floats:

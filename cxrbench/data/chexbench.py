@@ -1,0 +1,140 @@
+"""CheXbench (Chen et al., CheXagent, 2024): multiple choice about radiographs, and findings to write or to sum up.
+
+The published `data.json` is one object: task name -> rows. Rows of a choice have `question`, `option_0` ... `option_3`
+(absent ones are null), `answer` (an index), `image_path` (one or several), `data_source` and `slice`; those of the text
+tasks have `section_findings`, `section_impression` or `section_indication`. Two protocols give different numbers and
+are named: `likelihood` scores each option after the question, `generation` lists the options with letters and reads the
+answer. The layout is that of the authors' evaluation scripts; no real copy has been read here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from cxrbench.data.base import Roots, Slice
+from cxrbench.data.questions import Images, Questions, read_json, text_of
+from cxrbench.errors import CxrbenchError, suggest
+from cxrbench.types import Access, Question, Study
+
+CHOICES: Mapping[str, str] = {
+    "view": "View Classification",
+    "binary-disease": "Binary Disease Classification",
+    "single-disease": "Single Disease Identification",
+    "multiple-disease": "Multiple Disease Identification",
+    "temporal": "Temporal Classification",
+    "vqa": "Visual Question Answering",
+    "reasoning": "Fine-Grained Reasoning",
+}
+"""Our names of its choice tasks, and the keys of its file."""
+
+TEXTS: Mapping[str, str] = {"findings": "Findings Generation", "summarization": "Findings Summarization"}
+"""The same of its text tasks."""
+
+ALSO: Mapping[str, tuple[str, ...]] = {"Fine-Grained Reasoning": ("Image-Text Reasoning",)}
+"""Keys by which other editions of the file may call a task."""
+
+LETTERS = "ABCD"
+
+
+class CheXbench(Questions):
+    """See `cxrbench.data.questions.Questions`. The split is always `test`: the benchmark has no other."""
+
+    name = "chexbench"
+    about = "data.json of CheXbench"
+    access: Access = "credentialed"
+    may_be_open = False  # parts are MIMIC-CXR's
+    citation = (
+        "Chen et al., CheXagent: Towards a Foundation Model for Chest X-Ray Interpretation, arXiv:2401.12208, 2024."
+    )
+    licence = "that of each source; parts are credentialed (MIMIC-CXR)"
+    options: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "task": (*CHOICES, *TEXTS),
+        "protocol": ("likelihood", "generation"),
+    }
+    splits: ClassVar[tuple[str, ...]] = ("test",)
+
+    def _rows(self, roots: Roots) -> Iterator[tuple[str, Any]]:
+        for file in self._files(roots):
+            body = read_json(file)
+            if not isinstance(body, dict) or not all(isinstance(rows, list) for rows in body.values()):
+                raise CxrbenchError("the file is no object of lists: task name -> rows", where=str(file))
+            for task, rows in body.items():
+                for number, row in enumerate(rows, 1):
+                    yield f"{file}, {task!r}, row {number}", {"": task, "number": number, "row": row}
+
+    def _studies(self, rows: Iterable[tuple[str, Any]], part: Slice, images: Images) -> Iterator[Study]:
+        wanted = str(part.options.get("task", "view"))
+        key = {**CHOICES, **TEXTS}[wanted]
+        listed = part.options.get("protocol", "likelihood") == "generation"
+        seen: set[str] = set()
+        found = False
+        for where, each in rows:
+            seen.add(each[""])
+            if each[""] not in (key, *ALSO.get(key, ())):
+                continue
+            found, row, number = True, each["row"], str(each["number"])
+            make = _text_study if wanted in TEXTS else _choice_study
+            yield make(f"{wanted}-{number}", row, images, where, listed=listed)
+        if not found:
+            raise CxrbenchError(
+                f"the file has no task {key!r}{suggest(key, seen)}",
+                where="data set chexbench",
+                fix=f"it has: {', '.join(seen)}",
+            )
+
+
+def _pictures(row: Mapping[str, Any], images: Images, where: str) -> tuple[Any, ...]:
+    named = row.get("image_path")
+    names = [named] if isinstance(named, str) else named
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CxrbenchError("image_path is a path or a list of paths", where=where)
+    return tuple(images.find(name) for name in names)
+
+
+def _columns(row: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        name: str(row[key]) for name, key in (("source", "data_source"), ("slice", "slice")) if row.get(key) is not None
+    }
+
+
+def _choice_study(name: str, row: Any, images: Images, where: str, *, listed: bool) -> Study:
+    """A question with its options; `listed`: the options stand in the question with letters."""
+    text = text_of(row, "question", where)
+    options = tuple(row[f"option_{k}"] for k in range(4) if isinstance(row.get(f"option_{k}"), str))
+    at = row.get("answer")
+    if not options or isinstance(at, bool) or not isinstance(at, int) or not 0 <= at < len(options):
+        raise CxrbenchError("answer is the index of one of option_0 ... option_3", where=where)
+    asked = Question(
+        "0",
+        with_letters(text, options) if listed else text,
+        options[at],
+        options,
+        labels={"choice": {"answer": float(at), "options": float(len(options))}},
+    )
+    shown = _pictures(row, images, where)
+    return Study(name, _cluster(shown, name), "test", shown, columns=_columns(row), questions=(asked,))
+
+
+def _text_study(name: str, row: Any, images: Images, where: str, *, listed: bool) -> Study:
+    if not isinstance(row, dict):
+        raise CxrbenchError("a row is an object", where=where)
+    parts = ("findings", "impression", "indication")
+    sections = {part: row[f"section_{part}"] for part in parts if isinstance(row.get(f"section_{part}"), str)}
+    shown = _pictures(row, images, where) if row.get("image_path") is not None else ()
+    return Study(name, _cluster(shown, name), "test", shown, sections, columns=_columns(row))
+
+
+def _cluster(shown: Sequence[Any], name: str) -> str:
+    """What is resampled together: questions about one image. The file names no patients."""
+    return shown[0].image_id if shown else name
+
+
+def with_letters(text: str, options: Sequence[str]) -> str:
+    r"""The question with its options: our words, as each model's authors have their own.
+
+    >>> with_letters("Which view?", ["PA", "AP"])
+    'Which view?\nOptions: (A) PA (B) AP\nAnswer with the letter of one option.'
+    """
+    listed = " ".join(f"({letter}) {option}" for letter, option in zip(LETTERS, options, strict=False))
+    return f"{text}\nOptions: {listed}\nAnswer with the letter of one option."

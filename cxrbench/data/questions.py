@@ -1,0 +1,165 @@
+"""Data sets of questions about images: what VQA-RAD, SLAKE, Rad-ReStruct and CheXbench have in common.
+
+A study is an image (or what is asked about together), its questions are asked one by one. None of these data sets has
+patients: what shares an image is resampled together, and where a file names the case an image is of, the case.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cxrbench.data.base import Check, Progress, Root, Roots, Slice
+from cxrbench.errors import CxrbenchError
+from cxrbench.reading import open_regular
+from cxrbench.types import Access, Image, Study
+
+LARGEST = 1 << 30
+"""Bytes of a question file; the largest known has some tens of megabytes."""
+
+CLOSED = "closed"
+"""Label (of source `question`) that tells whether the answer is one of a few: 1 or 0."""
+
+
+class Questions(ABC):
+    """See `cxrbench.data.base.Dataset`. Subclasses say how their files are read (`_studies`)."""
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+    """What the root `annotations` is, in words."""
+    access: Access = "open"
+    may_be_open = True
+    patient_ids = True
+    citation: ClassVar[str]
+    licence: ClassVar[str]
+    options: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    endings: ClassVar[tuple[str, ...]] = (".json",)
+
+    @property
+    def roots(self) -> Mapping[str, Root]:
+        """`annotations` and `images`."""
+        return {"annotations": Root(self.about, required=True), "images": Root("the folder of the images")}
+
+    def recognise(self, path: Path) -> str | None:
+        """A file with questions is `annotations`, a folder `images`."""
+        if path.is_dir():
+            return "images"
+        return "annotations" if path.suffix in self.endings else None
+
+    @abstractmethod
+    def _studies(self, rows: Iterable[tuple[str, Any]], part: Slice, images: Images) -> Iterator[Study]:
+        """The studies of a split from (place, row) of all files."""
+
+    def _rows(self, roots: Roots) -> Iterator[tuple[str, Any]]:
+        for file in self._files(roots):
+            yield from read_list(file)
+
+    def _files(self, roots: Roots) -> list[Path]:
+        """The question files, in order.
+
+        Raises:
+            CxrbenchError: the root is not known, or there is nothing in it.
+        """
+        found = [
+            file
+            for root in roots.get("annotations", ())
+            for file in ([root] if root.is_file() else sorted(f for e in self.endings for f in root.glob(f"*{e}")))
+        ]
+        if not found:
+            raise CxrbenchError(
+                f"the questions of {self.name} are not known",
+                where=", ".join(map(str, roots.get("annotations", ()))),
+                fix=f"cxrbench data add {self.name} --annotations FILE --images FOLDER",
+            )
+        return found
+
+    def studies(self, roots: Roots, part: Slice, prepared: Path | None = None) -> Iterator[Study]:
+        """Studies of a split in the order of the files."""
+        return self._studies(self._rows(roots), part, Images(roots.get("images", ())))
+
+    def check(self, roots: Roots) -> list[Check]:
+        """Every split: studies, questions, images that are not there."""
+        lines = []
+        for split in self.splits:
+            studies = list(self.studies(roots, Slice(split, {})))
+            asked = sum(len(study.questions) for study in studies)
+            lost = sum(not Path(image.path).is_file() for study in studies for image in study.images)
+            lines.append(Check(split, "ok" if asked else "note", f"{asked:,} questions on {len(studies):,} images"))
+            if lost:
+                fix = f"cxrbench data add {self.name} --images FOLDER"
+                lines.append(Check(split, "missing", f"{lost:,} images are not there", fix))
+        return lines
+
+    splits: ClassVar[tuple[str, ...]] = ("train", "test")
+
+    def prepare(self, roots: Roots, out: Path, progress: Progress) -> list[Check]:
+        """Nothing to prepare: the files are small."""
+        return [Check(self.name, "note", "there is nothing to prepare")]
+
+    def fingerprint(self, roots: Roots, part: Slice) -> str:
+        """Hash of the question files' content."""
+        digest = hashlib.sha256()
+        for file in self._files(roots):
+            with open_regular(file) as handle:
+                digest.update(hashlib.sha256(handle.read(LARGEST)).digest())
+        return digest.hexdigest()[:16]
+
+
+class Images:
+    """Where images lie: a name relative to the first root that has it, else to the first root."""
+
+    def __init__(self, roots: Iterable[Path]) -> None:
+        self.roots = [root.absolute() for root in roots]
+
+    def find(self, name: str, view: str = "") -> Image:
+        """The image called `name`; a file that is not there stays a path that is not there, and is counted later."""
+        bases = self.roots or [Path("/nonexistent")]
+        path = next((base / name for base in bases if (base / name).is_file()), bases[0] / name)
+        return Image(name, str(path), view)
+
+
+def read_list(file: Path) -> Iterator[tuple[str, Any]]:
+    """(place, row) of a JSON file that is a list, or of a JSONL file.
+
+    Raises:
+        CxrbenchError: the file cannot be read, is too large, or is neither.
+    """
+    body = read_json(file)
+    if not isinstance(body, list):
+        raise CxrbenchError("the file is no list of questions", where=str(file))
+    for number, row in enumerate(body, 1):
+        yield f"{file}, row {number}", row
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file, or the list of the rows of a JSONL file."""
+    try:
+        with open_regular(file) as handle:
+            data = handle.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise CxrbenchError(f"the file has more than {LARGEST:,} bytes", where=str(file))
+        text = data.decode("utf-8-sig")
+        if file.suffix == ".jsonl":
+            return [json.loads(line) for line in text.splitlines() if line.strip()]
+        return json.loads(text)
+    except OSError as error:
+        raise CxrbenchError(f"the file cannot be read: {error.strerror}", where=str(file)) from error
+    except (ValueError, RecursionError) as error:
+        raise CxrbenchError(f"the file is no JSON ({type(error).__name__})", where=str(file)) from error
+
+
+def text_of(row: Any, key: str, where: str) -> str:
+    """A text (or number, as text) of a row.
+
+    Raises:
+        CxrbenchError: the row is no object, or the key is missing or holds something else.
+    """
+    value = row.get(key) if isinstance(row, dict) else None
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise CxrbenchError(f"the key {key!r} holds no text", where=where)
+    return str(value).strip()
