@@ -22,6 +22,7 @@ NEEDS = {
     "annotator_speed": "the openly licensed data beside the checkout, oracle weights, and tox -e parity",
     "bertscore": "the openly licensed data beside the checkout, and an interpreter that has bert-score",
     "clinical_suite": "the openly licensed data beside the checkout, oracle weights, and tox -e parity",
+    "fuzz": "the extra fuzz (atheris)",
     "first_command": "the network (it installs into a fresh environment)",
     "iu_counts": "a copy of the IU X-ray collection (an argument)",
     "meteor": "the openly licensed data beside the checkout, and Java",

@@ -9,6 +9,7 @@ that came with a folder (a clone, an archive) may not.
 from __future__ import annotations
 
 import os
+import reprlib
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.reading import SMALL, read_regular
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
@@ -58,6 +60,8 @@ class Config:
     assets: AssetPlaces = field(default_factory=AssetPlaces)
     models: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
     """Folders of each model, by `MODEL_PLACES`."""
+    model_sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Where folders of a model were fetched from, `ORG/NAME@COMMIT`, by `MODEL_PLACES`."""
 
 
 def user_file() -> Path:
@@ -92,7 +96,10 @@ def _files(file: Path | None) -> list[Path]:
 def _read(file: Path) -> dict[str, Any] | None:
     """The file's content; None where there is no such file."""
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        text = read_regular(file, SMALL).decode("utf-8")
+        if any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
+            raise CxrbenchError(f"a line has more than {_MOST_DOTS} dots", where=str(file), fix="put lists on lines")
+        return tomllib.loads(text)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except tomllib.TOMLDecodeError as error:
@@ -101,17 +108,26 @@ def _read(file: Path) -> dict[str, Any] | None:
         raise CxrbenchError(
             f"the settings cannot be read: {error}", where=str(file), code=Exit.INFRASTRUCTURE
         ) from error
+    except (ValueError, RecursionError) as error:
+        what = "nested too deeply, or with a number of thousands of digits"
+        raise CxrbenchError(f"not valid TOML: {what}", where=str(file), fix="correct the file") from error
 
 
 _ROOTS = ("reports", "images", "tables", "annotations", "demographics")
 _FOLDERS = ("prepared", "image_cache")
 _TABLES = ("data", "models", "assets", "trusted_endpoints")
+_MOST_DOTS = 200
+"""In one line: a key of n parts costs the reader n * n."""
+
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = 80
+"""Values in messages: cut, and never followed into the depth of a table."""
 _TABLES_FIX = "[data.NAME], [models.NAME], [assets] or [trusted_endpoints]"
 
 
 def _table(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise CxrbenchError(f"expected a table, found {value!r}", where=where, fix=_TABLES_FIX)
+        raise CxrbenchError(f"expected a table, found {_brief.repr(value)}", where=where, fix=_TABLES_FIX)
     return value
 
 
@@ -122,7 +138,7 @@ def _paths(value: Any, base: Path, where: str) -> tuple[Path, ...]:
         or not values
         or not all(isinstance(v, str) and v and "\0" not in v for v in values)
     ):
-        raise CxrbenchError(f"expected a path or a list of paths, found {value!r}", where=where)
+        raise CxrbenchError(f"expected a path or a list of paths, found {_brief.repr(value)}", where=where)
     try:
         return tuple(plain(base / Path(item).expanduser()) for item in values)
     except RuntimeError as error:
@@ -180,20 +196,30 @@ def _asset_places(body: Mapping[str, Any], file: Path) -> AssetPlaces:
     return AssetPlaces(folder, {key.removeprefix("paths."): path for key, path in found.items()})
 
 
-def _models(body: Mapping[str, Any], file: Path) -> dict[str, dict[str, Path]]:
+_FROM = "_from"
+"""`path_from = "ORG/NAME@COMMIT"` says where the folder of `path` was fetched from."""
+
+
+def _models(body: Mapping[str, Any], file: Path) -> tuple[dict[str, dict[str, Path]], dict[str, dict[str, str]]]:
+    """Folders of models, and where they came from."""
     found: dict[str, dict[str, Path]] = {}
+    sources: dict[str, dict[str, str]] = {}
     for name, entry in _table(body.get("models", {}), f"{file}, models").items():
         where = f"{file}, models.{name}"
         for key, value in _table(entry, where).items():
-            if key not in MODEL_PLACES:
+            place = key.removesuffix(_FROM)
+            if place not in MODEL_PLACES:
                 raise CxrbenchError(
                     f"the key {key!r} is not known", where=where, fix=f"one of: {', '.join(MODEL_PLACES)}"
                 )
             paths = _paths(value, file.parent, f"{where}.{key}")
-            if len(paths) != 1:
+            if not isinstance(value, str) or len(paths) != 1:
                 raise CxrbenchError("expected one path", where=f"{where}.{key}")
-            found.setdefault(name, {})[key] = paths[0]
-    return found
+            if place == key:
+                found.setdefault(name, {})[key] = paths[0]
+            else:
+                sources.setdefault(name, {})[place] = value
+    return found, sources
 
 
 def _trusted(body: Mapping[str, Any], file: Path) -> dict[str, str]:
@@ -223,6 +249,7 @@ def load_config(file: Path | None = None, *, may_be_new: bool = False) -> Config
     trusted: dict[str, str] = {}
     assets = AssetPlaces()
     models: dict[str, dict[str, Path]] = {}
+    sources: dict[str, dict[str, str]] = {}
     own = _files(file)[0]
     for each in _files(file):
         body = _read(each)
@@ -231,8 +258,12 @@ def load_config(file: Path | None = None, *, may_be_new: bool = False) -> Config
             raise CxrbenchError("there is no such settings file", where=str(file), fix=fix)
         for name, entry in _entries(body or {}, each).items():
             data[name] = _over(data.get(name, DataEntry()), entry)
-        for name, places in _models(body or {}, each).items():
-            models[name] = {**models.get(name, {}), **places}
+        places, came = _models(body or {}, each)
+        for name in {**places, **came}:
+            folders = places.get(name, {})
+            models[name] = {**models.get(name, {}), **folders}
+            kept = {key: value for key, value in sources.get(name, {}).items() if key not in folders}
+            sources[name] = {**kept, **came.get(name, {})}
         nearer = _asset_places(body or {}, each)
         assets = AssetPlaces(nearer.folder or assets.folder, {**assets.paths, **nearer.paths})
         if each == own:
@@ -245,7 +276,9 @@ def load_config(file: Path | None = None, *, may_be_new: bool = False) -> Config
             )
     nearest = _files(file)[-1]
     target = nearest if nearest.exists() else own
-    return Config(file=target, data=data, trusted_endpoints=trusted, assets=assets, models=models)
+    return Config(
+        file=target, data=data, trusted_endpoints=trusted, assets=assets, models=models, model_sources=sources
+    )
 
 
 def own_entry(file: Path, name: str) -> DataEntry:
@@ -271,8 +304,11 @@ def remember(file: Path, name: str, entry: DataEntry) -> None:
     _write(file, document)
 
 
-def remember_model(file: Path, name: str, places: Mapping[str, Path]) -> None:
-    """Write where the folders of model `name` lie, in place of all that was written before; comments stay."""
+def remember_model(file: Path, name: str, places: Mapping[str, Path], sources: Mapping[str, str] | None = None) -> None:
+    """Write where the folders of model `name` lie, in place of all that was written before; comments stay.
+
+    `sources` are the hub ids (`ORG/NAME@COMMIT`) of those that were fetched.
+    """
     import tomlkit
 
     file = file.absolute()
@@ -280,10 +316,12 @@ def remember_model(file: Path, name: str, places: Mapping[str, Path]) -> None:
     models = document.setdefault("models", tomlkit.table(is_super_table=True))
     table = models.setdefault(name, tomlkit.table())
     for key in MODEL_PLACES:
-        if key in places:
-            table[key] = str(plain(places[key]))
-        else:
-            table.pop(key, None)
+        values = {key: str(plain(places[key])) if key in places else None, f"{key}{_FROM}": (sources or {}).get(key)}
+        for each, value in values.items():
+            if value is None:
+                table.pop(each, None)
+            else:
+                table[each] = value
     _write(file, document)
 
 

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.shipped import shipped
+from cxrbench.yaml_file import read_mapping
 
 
 class _Strict(BaseModel):
@@ -103,10 +103,10 @@ def read_case(file: Path) -> Case:
         CxrbenchError: it cannot be read or is no case; says why.
     """
     try:
-        body = yaml.safe_load(file.read_text(encoding="utf-8"))
+        body = read_mapping(file, "a published case", "docs/verify.md")
         return Case.model_validate({"name": file.stem, **body})
-    except (OSError, yaml.YAMLError, TypeError) as error:
-        raise _damaged(file, type(error).__name__) from error
+    except CxrbenchError as error:
+        raise _damaged(file, error.what) from error
     except ValidationError as error:
         first = error.errors()[0]
         raise _damaged(file, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error

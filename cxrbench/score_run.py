@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrbench import __version__, registry
+from cxrbench.artifacts import Answered
 from cxrbench.atomic import write_atomic
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.features.base import device_kind
@@ -29,8 +30,10 @@ from cxrbench.scores import (
     with_store,
 )
 from cxrbench.scoring import Chosen, Progress, Scored, choose, make_metric, score, texts_hash
+from cxrbench.spec import FORMS, KEPT_APART
+from cxrbench.spool import Passing
 from cxrbench.store import RunFolder
-from cxrbench.summary import Confidence, speed_entry, summarise
+from cxrbench.summary import Confidence, answered_rows, measured_entry, speed_entry, summarise, truncated_share
 from cxrbench.tables import StoredSamples, read_samples
 from cxrbench.types import Access, Manifest, Prediction, Sample
 from cxrbench.verified import scored_on
@@ -119,9 +122,7 @@ def score_run(
                 *embedded_notes(results),
                 *_unkept(results, sources, manifest.task["dataset"]["name"]),
             ],
-            "speed": _speed(
-                run, manifest, [predictions[s.sample_id] for s in stored.chosen if s.sample_id in predictions]
-            ),
+            "speed": _speed(run, manifest, answered_rows(stored.chosen, predictions)),
         }
         write_atomic(run.path / "summary.json", (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
     return summary
@@ -176,8 +177,7 @@ def speed_summary(run: RunFolder) -> dict[str, Any]:
     """What a run of random weights came to: how many samples were answered, and how fast. Nothing is scored."""
     manifest, predictions = run.manifest(), run.predictions()
     stored = read_samples(run.samples_file)
-    answered = [predictions[s.sample_id] for s in stored.chosen if s.sample_id in predictions]
-    cut = [row for row in answered if row.finish_reason in ("stop", "length")]
+    answered = answered_rows(stored.chosen, predictions)
     return {
         "task": manifest.identity["task"]["name"],
         "model": manifest.identity["model"].get("name", ""),
@@ -185,7 +185,7 @@ def speed_summary(run: RunFolder) -> dict[str, Any]:
         "n": sum(not row.failed for row in answered),
         "n_expected": manifest.n_expected,
         "outcomes": dict(sorted(Counter(row.outcome for row in answered).items())),
-        "truncated_share": sum(row.finish_reason == "length" for row in cut) / len(cut) if cut else None,
+        "truncated_share": truncated_share(Counter(row.finish_reason for row in answered)),
         "notes": ["random weights: speed only, never scored"],
         "speed": _speed(run, manifest, answered),
     }
@@ -194,7 +194,10 @@ def speed_summary(run: RunFolder) -> dict[str, Any]:
 def _speed(run: RunFolder, manifest: Manifest, answered: Sequence[Prediction]) -> dict[str, Any]:
     """The speed of a run; empty where a model says that its times mean nothing (`timed: false`)."""
     machine = manifest.circumstances[-1] if manifest.circumstances else {}
-    return speed_entry(answered, run.batches(), machine) if machine.get("timed", True) else {}
+    if not machine.get("timed", True):
+        return {}
+    batches = run.batches()
+    return speed_entry(answered, batches, machine, measured_entry(manifest, batches))
 
 
 def _gallery_notes(manifest: Manifest) -> list[str]:
@@ -218,13 +221,16 @@ def _score_stored(
     samples, texts = stored.chosen, texts_hash(stored.chosen, predictions)
     ids = tuple(sample.sample_id for sample in samples)
     corpus = Corpus(
-        references=[sample.target for sample in stored.samples],
+        references=Passing(stored.samples, lambda sample: sample.target),
         train=sources.train,
         vocabulary=sources.vocabulary,
         dataset=manifest.task["dataset"]["name"],
         config=sources.resources.config,
         precision=sources.resources.precision,
         judge=sources.resources.judge,
+        form=FORMS.get(manifest.task["kind"], "text"),
+        sample_ids=[sample.sample_id for sample in stored.samples],
+        pictures=sources.pictures,
     )
     contexts = stored_contexts(run, chosen, sources, corpus.dataset)
     text = manifest.task["text"]
@@ -236,7 +242,9 @@ def _score_stored(
         if before is not None:
             known[each.metric.key] = before
     open_ = [each for each in chosen if each.metric.key not in known]
-    resources = with_store(sources.resources, corpus.dataset)
+    resources = replace(
+        with_store(sources.resources, corpus.dataset), answered=_answered(run, stored, predictions, corpus.form)
+    )
     scored = score(samples, predictions, open_, corpus, text, progress, contexts, resources)
     fresh = {each.metric.key: each for each in scored}
     fresh = {key: _noted(result, sources) for key, result in fresh.items()}
@@ -247,6 +255,16 @@ def _score_stored(
     asked = {each.metric.key for each in chosen}
     earlier = [kept_scores(run, blank, ids, texts) for blank in _scored_earlier(run, asked) if same_version(blank)]
     return [*results, *(each for each in earlier if each is not None)]
+
+
+def _answered(
+    run: RunFolder, stored: StoredSamples, predictions: Mapping[str, Prediction], form: str
+) -> Answered | None:
+    """The pictures or vectors of a run; None where its answers are texts."""
+    if form not in KEPT_APART:
+        return None
+    found = {name: row.artifact for name, row in predictions.items() if row.artifact is not None}
+    return Answered(run.path, found, stored.selected, stored.selected - predictions.keys())
 
 
 def _blank(chosen: Chosen, context: Context, text: str) -> Scored | None:

@@ -8,10 +8,13 @@ Reads and writes; computes nothing. `score_run` fills it, comparing, gating and 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cxrbench.atomic import write_atomic
 from cxrbench.config import cache_dir
@@ -35,6 +38,8 @@ class Sources:
     """The data are being read anyway: learn anew instead of taking what an earlier scoring learnt."""
     resources: Resources = ALONE
     """What features may use: the settings, the device; the store is that of the data set."""
+    pictures: Callable[[], Iterable[NDArray[np.uint8] | None]] | None = None
+    """The task's own images, one per sample of the whole task, where the data are at hand; see `Corpus.pictures`."""
 
 
 def with_store(resources: Resources, dataset: str | None) -> Resources:
@@ -87,7 +92,7 @@ def _read_context(file: Path) -> tuple[int, Context]:
         version, context = body["version"], Context.of(body["data"])
         if context.hash == body["hash"]:
             return version, context
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise CxrbenchError(
         "a stored context is damaged",
@@ -171,7 +176,7 @@ def read_summary(run: RunFolder) -> dict[str, Any]:
         summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if all(key in summary for key in ("metrics", "n_expected", "outcomes", "slices", "task")):
             return summary
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         pass
     raise CxrbenchError(
         "the summary is damaged", where=str(file), fix=f"cxrbench score {run.path}", code=Exit.INFRASTRUCTURE

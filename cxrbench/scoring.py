@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cxrbench import registry
 from cxrbench.data.text import normalise
@@ -95,7 +96,8 @@ class Scored:
         """(n samples, k) statistics, repeats averaged."""
         if self.statistics is None:
             raise CxrbenchError(f"{self.metric.key} was not scored: {self.reason}", code=Exit.UNDECIDED)
-        return np.asarray(self.statistics.rows.mean(axis=1))
+        rows = self.statistics.rows
+        return rows[:, 0] if rows.shape[1] == 1 else np.asarray(rows.mean(axis=1))
 
 
 def make_metric(text: str) -> Metric:
@@ -122,23 +124,22 @@ def choose(named: Sequence[str], required: Sequence[str], optional: Sequence[str
 
 
 def texts_hash(samples: Sequence[Sample], predictions: Mapping[str, Prediction]) -> str:
-    """16 hex digits over every (id, outcome, prediction, reference, labels): scores of equal ones may be kept."""
+    """16 hex digits over every (id, outcome, prediction, reference, labels): scores of equal ones may be kept.
+
+    A prediction is its text, or the name of its artifact, which is that of its content.
+    """
     digest = hashlib.sha256()
     for sample in samples:
         row = predictions.get(sample.sample_id)
-        said = (row.outcome, row.text or "") if row else ("", "")
+        scores = map(str, row.option_logprobs or ()) if row else ()
+        said = (row.outcome, row.text or row.artifact or "", *scores) if row else ("", "")
         parts = (sample.sample_id, *said, sample.target, json.dumps(sample.labels, sort_keys=True))
         digest.update(hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).digest())
     return digest.hexdigest()[:16]
 
 
-def make_pairs(
-    samples: Sequence[Sample], predictions: Mapping[str, Prediction], text: str
-) -> tuple[Pairs, list[int], tuple[str, ...]]:
-    """Texts to score, the index of each in `samples`, and for every sample why it is not scored ("" if it is).
-
-    The prediction goes through the same named normalisation as the reference did.
-    """
+def _scorable(samples: Sequence[Sample], predictions: Mapping[str, Prediction]) -> tuple[list[int], tuple[str, ...]]:
+    """Places of the samples that have an answer to score, and for every sample why it has none ("" if it has)."""
     index: list[int] = []
     reasons: list[str] = []
     for i, sample in enumerate(samples):
@@ -150,23 +151,27 @@ def make_pairs(
         else:
             reasons.append("")
             index.append(i)
+    return index, tuple(reasons)
+
+
+def _pairs_of(
+    samples: Sequence[Sample], predictions: Mapping[str, Prediction], text: str, index: Sequence[int]
+) -> Pairs:
+    """The samples at some places. Their predictions go through the same named normalisation as the references did."""
     chosen = [samples[i] for i in index]
-    pairs = Pairs(
+    rows = [predictions[sample.sample_id] for sample in chosen]
+    return Pairs(
         sample_ids=[s.sample_id for s in chosen],
-        predictions=[normalise(text, predictions[s.sample_id].text or "") for s in chosen],
+        predictions=[normalise(text, row.text or "") for row in rows],
         references=[s.target for s in chosen],
         labels=[s.labels for s in chosen],
+        artifacts=[row.artifact or "" for row in rows],
+        choices=[_choices(row) for row in rows],
     )
-    return pairs, index, tuple(reasons)
 
 
-def _slice(pairs: Pairs, start: int, stop: int) -> Pairs:
-    return Pairs(
-        pairs.sample_ids[start:stop],
-        pairs.predictions[start:stop],
-        pairs.references[start:stop],
-        pairs.labels[start:stop],
-    )
+def _choices(row: Prediction) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    return row.option_logprobs or (), row.option_tokens or ()
 
 
 def _prepare(
@@ -177,7 +182,7 @@ def _prepare(
     for number, each in enumerate(chosen):
         progress("fitting metrics", number, len(chosen))
         metric = each.metric
-        reason = metric.ready()
+        reason = _another_form(metric, corpus.form) or metric.ready()
         context, broken, signature = Context(), False, metric.signature(Context(), text)
         if reason is None:
             try:
@@ -190,6 +195,20 @@ def _prepare(
                 reason, broken = reason_of(error), error.code == Exit.INFRASTRUCTURE
         ready.append(Scored(metric, each.required, context, signature, None, reason or "", broken=broken))
     return ready
+
+
+READS = {
+    "text": "texts",
+    "choices": "scores of options (tasks of kind choice)",
+    "vectors": "vectors (tasks of kind retrieval)",
+    "pictures": "pictures (image-generation)",
+}
+"""What metrics of a form read, in words."""
+
+
+def _another_form(metric: Metric, form: str) -> str | None:
+    """Why a metric has nothing to read in a task whose answers are of this form; None where it has."""
+    return None if metric.form == form else f"reads {READS[metric.form]}, and the answers of this task are {form}"
 
 
 def reason_of(error: CxrbenchError) -> str:
@@ -224,13 +243,14 @@ def score(
         resources = replace(resources, judge=resources.judge.watched(progress))
     with scored_on(lambda: device_kind(resources)):
         prepared = _prepare(chosen, corpus, stored or {}, text, progress)
-    pairs, index, reasons = make_pairs(samples, predictions, text)
-    parts: dict[str, list[Statistics]] = {each.metric.key: [] for each in prepared}
+    index, reasons = _scorable(samples, predictions)
+    filled = {each.metric.key: _Filled(reasons) for each in prepared}
     stopped = {each.metric.key: each.reason for each in prepared if each.reason}
     broken = {each.metric.key for each in prepared if each.broken}
-    progress("scoring pairs", 0, len(pairs))
-    for start in range(0, max(len(pairs), 1), CHUNK):
-        chunk = _slice(pairs, start, start + CHUNK)
+    progress("scoring pairs", 0, len(index))
+    for start in range(0, max(len(index), 1), CHUNK):
+        places = index[start : start + CHUNK]
+        chunk = _pairs_of(samples, predictions, text, places)
         features: dict[FeatureRequest, object] = {}
         for each in prepared:
             if each.metric.key not in stopped:
@@ -245,13 +265,13 @@ def score(
                         f"{each.metric.key}: {len(chunk)} pairs went in, {len(result.rows)} rows came out",
                         code=Exit.INFRASTRUCTURE,
                     )
-                parts[each.metric.key].append(result)
-        progress("scoring pairs", min(start + CHUNK, len(pairs)), len(pairs))
+                filled[each.metric.key].put(places, result)
+        progress("scoring pairs", min(start + CHUNK, len(index)), len(index))
     ids = tuple(sample.sample_id for sample in samples)
     return [
         replace(each, reason=stopped[each.metric.key], broken=each.metric.key in broken)
         if each.metric.key in stopped
-        else replace(each, statistics=_spread(parts[each.metric.key], index, reasons), sample_ids=ids)
+        else replace(each, statistics=filled[each.metric.key].statistics(), sample_ids=ids)
         for each in prepared
     ]
 
@@ -267,16 +287,26 @@ def _statistics(
     return scored.metric.statistics(chunk, features, scored.context)
 
 
-def _spread(parts: Sequence[Statistics], index: Sequence[int], reasons: Sequence[str]) -> Statistics:
-    """Put the rows of the scored pairs back among all samples; the others are zero, skipped, with their reason."""
-    rows = np.concatenate([part.rows for part in parts])
-    status = np.concatenate([part.status for part in parts])
-    said = [reason for part in parts for reason in part.reasons]
-    full = np.zeros((len(reasons), *rows.shape[1:]))
-    full_status = np.full((len(reasons), status.shape[1]), SKIPPED, np.uint8)
-    full_reasons = list(reasons)
-    full[index] = rows
-    full_status[index] = status
-    for position, reason in zip(index, said, strict=True):
-        full_reasons[position] = reason
-    return Statistics(full, full_status, tuple(full_reasons))
+class _Filled:
+    """Statistics of all samples, filled chunk by chunk; who is not scored is zero, skipped, with its reason."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        self._reasons = list(reasons)
+        self._rows: Floats | None = None
+        self._status: NDArray[np.uint8] | None = None
+
+    def put(self, places: Sequence[int], part: Statistics) -> None:
+        """Add the rows of the samples at some places."""
+        if self._rows is None or self._status is None:
+            self._rows = np.zeros((len(self._reasons), *part.rows.shape[1:]))
+            self._status = np.full((len(self._reasons), part.status.shape[1]), SKIPPED, np.uint8)
+        self._rows[places] = part.rows
+        self._status[places] = part.status
+        for place, reason in zip(places, part.reasons, strict=True):
+            self._reasons[place] = reason
+
+    def statistics(self) -> Statistics:
+        """All of them."""
+        assert self._rows is not None, "there is always a chunk, if an empty one"
+        assert self._status is not None
+        return Statistics(self._rows, self._status, tuple(self._reasons))

@@ -1,6 +1,7 @@
-"""The run folder: manifest, samples, predictions, scores; append, fsync, resume. Touches types, privacy and atomic.
+"""The run folder: manifest, samples, predictions, scores; append, fsync, resume. Touches types, privacy, rows.
 
     manifest.json            what the run is (identity) and each segment's circumstances
+    workers/                 who wrote which shard, where there were several writers: see claims.py
     samples.parquet          ids, references, subgroups: scoring needs nothing else
     predictions/0000.jsonl   one row per sample, append + fsync per batch; shards from day one, one writer each
     batches/0000.jsonl       wall times per batch
@@ -14,24 +15,27 @@ folder is made for its owner alone; what others may see of an open run is its ow
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any
 
-from cxrbench.atomic import disk_error, sync_folder, unfinished, write_atomic
+from cxrbench.atomic import disk_error, unfinished, write_atomic
+from cxrbench.claims import Claim, Claims, shard_name
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.privacy import close_tree, private_file, private_folder
+from cxrbench.rows import Appender as Appender
+from cxrbench.rows import StoredPredictions, read_batch, row_ids, whole_lines
+from cxrbench.rows import prediction_row as prediction_row
 from cxrbench.types import BatchTiming, Manifest, Prediction
 
 FORMAT = 1
 _FOLDERS = ("predictions", "batches", "scores")
-
-_Row = TypeVar("_Row", Prediction, BatchTiming)
 
 
 def canonical(value: Any) -> str:
@@ -69,11 +73,20 @@ def _brief(value: Any) -> str:
     return text if len(text) <= BRIEF else f"{text[:BRIEF]}... ({len(text)} characters)"
 
 
+class OccupiedError(CxrbenchError):
+    """Another process holds the lock of a run folder."""
+
+
 class RunFolder:
     """One run on disk. Reading never changes it; `writing` holds the lock that lets one process append."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @property
+    def claims(self) -> Claims:
+        """Who writes which shard, where several processes do."""
+        return Claims(self.path)
 
     @property
     def manifest_file(self) -> Path:
@@ -92,7 +105,17 @@ class RunFolder:
         return self.manifest_file.is_file()
 
     def manifest(self) -> Manifest:
-        """Read the manifest.
+        """The manifest, with the circumstances of all workers after those of the run's single process.
+
+        Raises:
+            CxrbenchError: there is none, it is damaged, or another version of cxrbench wrote it.
+        """
+        kept = self._stored_manifest()
+        workers = tuple(claim.circumstances for claim in self.claims.claims())
+        return replace(kept, circumstances=(*kept.circumstances, *workers)) if workers else kept
+
+    def _stored_manifest(self) -> Manifest:
+        """Read manifest.json.
 
         Raises:
             CxrbenchError: there is none, it is damaged, or another version of cxrbench wrote it.
@@ -101,13 +124,13 @@ class RunFolder:
             body = json.loads(self.manifest_file.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise CxrbenchError("there is no run here", where=str(self.path), fix="cxrbench runs list") from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise self._damaged() from error
         except OSError as error:
             raise CxrbenchError(
                 f"the manifest cannot be read: {error.strerror}", where=str(self.manifest_file)
             ) from error
-        if not isinstance(body, dict):
+        if not isinstance(body, dict) or not isinstance(body.get("identity", {}), dict):
             raise self._damaged()
         if body.get("format") != FORMAT:
             raise CxrbenchError(
@@ -144,7 +167,7 @@ class RunFolder:
             CxrbenchError: the identity differs (each difference is listed), or the folder cannot be written.
         """
         if self.exists():
-            old = self.manifest()
+            old = self._stored_manifest()
             changed = differences(old.identity, json.loads(canonical(manifest.identity)))
             if changed:
                 raise CxrbenchError(
@@ -194,12 +217,15 @@ class RunFolder:
 
     def add_segment(self, circumstances: Mapping[str, Any]) -> None:
         """Record on what, when and with which versions this part of the run is made."""
-        manifest = self.manifest()
+        manifest = self._stored_manifest()
         self.write_manifest(replace(manifest, circumstances=(*manifest.circumstances, dict(circumstances))))
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
+    def writing(self, *, shared: bool = False) -> Iterator[None]:
         """Make the folder if need be and hold its lock; the system gives it back however the process dies.
+
+        `shared`: beside other workers that hold it so too, each with a shard of its own. On a file system without
+        locks nobody is kept out; what is written stays right (claims.py).
 
         Raises:
             CxrbenchError: another process is writing here, the folder holds other files, or it cannot be written.
@@ -215,15 +241,10 @@ class RunFolder:
             raise disk_error(error, self.path) from error
         with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             except OSError as error:
-                file.seek(0)
-                raise CxrbenchError(
-                    f"another process ({file.read().decode().strip() or 'unknown'}) is writing this run",
-                    where=str(self.path),
-                    fix="wait for it, or stop it and repeat the command",
-                    code=Exit.INFRASTRUCTURE,
-                ) from error
+                if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                    raise self._occupied(file) from error
             try:
                 file.truncate(0)
                 file.write(f"pid {os.getpid()}".encode())
@@ -231,133 +252,68 @@ class RunFolder:
                 raise disk_error(error, path) from error
             yield
 
-    def predictions(self) -> dict[str, Prediction]:
-        """All complete rows of all shards by sample id.
+    def _occupied(self, lock: IO[bytes]) -> CxrbenchError:
+        lock.seek(0)
+        return OccupiedError(
+            f"another process ({lock.read().decode().strip() or 'unknown'}) is writing this run",
+            where=str(self.path),
+            fix="wait for it, or stop it and repeat the command",
+            code=Exit.INFRASTRUCTURE,
+        )
+
+    def predictions(self, sealing: Mapping[str, int] | None = None) -> Mapping[str, Prediction]:
+        """All complete rows of all shards by sample id, read from disk as they are asked for.
 
         A sample that failed and was asked again has a later row, which counts. A truncated last line (a killed
-        process) is passed over; damage anywhere else, or a row after an answer, is an error, because then the file is
-        not what cxrbench wrote.
+        process) is passed over, and so is what a worker wrote after another took over its share (claims.py); damage
+        anywhere else, or a row after an answer, is an error, because then the file is not what cxrbench wrote.
+        `sealing`: what the caller is about to seal.
         """
-        found: dict[str, Prediction] = {}
-        for file in sorted((self.path / "predictions").glob("*.jsonl")):
-            for number, body in _rows(file):
-                row = _prediction(body, file, number)
-                if row.sample_id in found and not found[row.sample_id].failed:
-                    raise CxrbenchError(
-                        "a sample has two rows", where=f"{file}, line {number}", code=Exit.INFRASTRUCTURE
-                    )
-                found[row.sample_id] = row
-        return found
+        return StoredPredictions(self.shards("predictions"), {**self.claims.seals(), **(sealing or {})})
+
+    def answered_ids(self) -> set[str]:
+        """Samples that have a row, without reading the rows."""
+        seals = self.claims.seals()
+        return {each for file in self.shards("predictions") for each in row_ids(file, seals.get(file.stem))}
+
+    def shards(self, kind: str) -> list[Path]:
+        """The files of `predictions` or `batches`, in the order of their numbers, which is the order of writing."""
+        return sorted((self.path / kind).glob("*.jsonl"), key=lambda file: (len(file.stem), file.stem))
 
     def batches(self) -> list[BatchTiming]:
-        """Wall times of all batches, in the order they were made."""
-        files = sorted((self.path / "batches").glob("*.jsonl"))
-        return [_made(BatchTiming, body, file, number) for file in files for number, body in _rows(file)]
+        """Wall times of all batches, by shard, in the order they were made.
 
-
-def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with file.open("rb") as handle:
-        for number, line in enumerate(handle, start=1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                body = json.loads(line)
-            except (json.JSONDecodeError, UnicodeDecodeError) as error:
-                raise _damaged_row(file, number) from error
-            if not isinstance(body, dict):
-                raise _damaged_row(file, number)
-            yield number, body
-
-
-def _damaged_row(file: Path, number: int) -> CxrbenchError:
-    return CxrbenchError(
-        "a row is damaged",
-        where=f"{file}, line {number}",
-        fix="delete that line; the same `cxrbench run` then goes on from what is left",
-        code=Exit.INFRASTRUCTURE,
-    )
-
-
-_TUPLES = ("option_logprobs", "option_tokens", "inputs")
-
-
-def _prediction(body: dict[str, Any], file: Path, number: int) -> Prediction:
-    body = {k: tuple(v) if k in _TUPLES and isinstance(v, list) else v for k, v in body.items()}
-    return _made(Prediction, body, file, number)
-
-
-def _made(kind: type[_Row], body: dict[str, Any], file: Path, number: int) -> _Row:
-    if body.keys() - {field.name for field in fields(kind)}:
-        raise CxrbenchError("a row has keys this cxrbench does not know", where=f"{file}, line {number}")
-    try:
-        return kind(**body)
-    except TypeError as error:
-        raise _damaged_row(file, number) from error
-
-
-def prediction_row(prediction: Prediction) -> dict[str, Any]:
-    """The row of a prediction: fields that carry nothing are left out, the sample id and outcome never."""
-    row = asdict(prediction)
-    return {k: v for k, v in row.items() if k in ("sample_id", "outcome") or (v is not None and v not in ((), {}))}
-
-
-class Appender:
-    """Appends JSON lines to one file; after `write` returns they are on disk.
-
-    A write that fails half-way (full disk) is taken back, so that the file always ends in a whole row. Opening cuts
-    off a truncated last line left by a killed process.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            private_folder(path.parent)
-            new = not path.exists()
-            self._file = open(path, "ab", buffering=0, opener=private_file)  # noqa: SIM115 - see close
-            if new:
-                sync_folder(path.parent)
-            self._cut_torn_line()
-        except OSError as error:
-            raise disk_error(error, path) from error
-
-    def _cut_torn_line(self) -> None:
-        size = self._path.stat().st_size
-        if size == 0:
-            return
-        with self._path.open("rb") as handle:
-            end = size
-            while end > 0:
-                start = max(0, end - 65536)
-                handle.seek(start)
-                cut = handle.read(end - start).rfind(b"\n")
-                if cut >= 0:
-                    end = start + cut + 1
-                    break
-                end = start
-        if end != size:
-            self._file.truncate(end)
-            os.fsync(self._file.fileno())
-
-    def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Append rows and force them to disk.
-
-        Raises:
-            CxrbenchError: the disk is full or refuses; the file is as it was before the call.
+        Workers of one epoch ran side by side: their rows share a segment (below zero), and `ended` counts from the
+        first of them to begin.
         """
-        data = "".join(json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n" for row in rows).encode()
-        before = self._file.seek(0, os.SEEK_END)
-        try:
-            left = memoryview(data)
-            while left:
-                left = left[self._file.write(left) :]
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            self._file.truncate(before)
-            raise disk_error(error, self._path) from error
+        claims = {shard_name(claim.shard): claim for claim in self.claims.claims()}
+        late = started_after(claims.values())
+        found = []
+        for file in self.shards("batches"):
+            claim = claims.get(file.stem)
+            for number, _, line in whole_lines(file):
+                row = read_batch(line, file, number)
+                if claim is not None:
+                    row = replace(row, segment=-claim.epoch, ended=(row.ended or 0.0) + late[claim.shard])
+                found.append(row)
+        return found
 
-    def close(self) -> None:
-        """Close the file; nothing is left in a buffer by then."""
-        self._file.close()
+
+def started_after(claims: Iterable[Claim]) -> dict[int, float]:
+    """By shard, how many seconds after the first worker of its epoch a worker began.
+
+    On one machine by its monotonic clock; between machines by the time of day, which their clocks must share.
+    """
+    found: dict[int, float] = {}
+    claims = list(claims)
+    for epoch in {claim.epoch for claim in claims}:
+        team = [claim.place for claim in claims if claim.epoch == epoch]
+        together = len({place.machine for place in team}) == 1
+        begun = min(place.clock if together else place.wall for place in team)
+        for claim in claims:
+            if claim.epoch == epoch:
+                found[claim.shard] = (claim.place.clock if together else claim.place.wall) - begun
+    return found
 
 
 def run_folder(root: Path, task: str, model: str, identity: Mapping[str, Any]) -> RunFolder:

@@ -6,16 +6,20 @@ Rows in = rows out: a table of statistics has exactly one block of rows per sele
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from sys import intern
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cxrbench.atomic import replacing
+from cxrbench.data.samples import growing
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.metrics.base import Floats, Statistics
+from cxrbench.spool import blocks
 from cxrbench.store import canonical
 from cxrbench.types import Image, Sample
 
@@ -27,12 +31,14 @@ if TYPE_CHECKING:
 class StoredSamples:
     """The task's samples as a run stored them: all of them, and which ones the run was to answer (`--limit`)."""
 
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
     selected: frozenset[str]
 
     @property
-    def chosen(self) -> tuple[Sample, ...]:
+    def chosen(self) -> Sequence[Sample]:
         """The samples the run was to answer, in data-set order."""
+        if len(self.selected) == len(self.samples):
+            return self.samples
         return tuple(sample for sample in self.samples if sample.sample_id in self.selected)
 
 
@@ -48,13 +54,6 @@ class Scores:
     about: Mapping[str, Any]
 
 
-def _write(table: pyarrow.Table, path: Path) -> None:
-    import pyarrow.parquet as pq
-
-    with replacing(path) as file:
-        pq.write_table(table, file, compression="zstd")
-
-
 def _read(path: Path) -> pyarrow.Table:
     import pyarrow
     import pyarrow.parquet as pq
@@ -63,15 +62,48 @@ def _read(path: Path) -> pyarrow.Table:
         return pq.read_table(path)
     except FileNotFoundError as error:
         raise CxrbenchError("a file of the run is missing", where=str(path), code=Exit.INFRASTRUCTURE) from error
-    except (OSError, pyarrow.ArrowInvalid) as error:
+    except (OSError, pyarrow.ArrowException, ValueError) as error:
         raise CxrbenchError("a file of the run is damaged", where=str(path), code=Exit.INFRASTRUCTURE) from error
+
+
+@contextmanager
+def _as_written(path: Path) -> Iterator[None]:
+    """Turn what a file of another shape does to its reader into one sentence."""
+    import pyarrow
+
+    try:
+        yield
+    except (
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+        pyarrow.ArrowException,
+    ):
+        # The words of the error may quote the file: they are dropped.
+        raise CxrbenchError("a file of the run is damaged", where=str(path), code=Exit.INFRASTRUCTURE) from None
+
+
+ROWS = 8_192
+"""Rows of a table written and read at a time."""
 
 
 def write_samples(path: Path, samples: Sequence[Sample], selected: frozenset[str]) -> None:
     """Store samples with everything scoring needs; image paths are not stored, image ids and views are."""
     import pyarrow
+    import pyarrow.parquet as pq
 
-    columns = {
+    text, flag = pyarrow.string(), pyarrow.bool_()
+    schema = pyarrow.schema([(name, flag if name == "selected" else text) for name in _columns((), selected)])
+    with replacing(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for block in blocks(samples, ROWS):
+            writer.write_table(pyarrow.table(_columns(block, selected), schema=schema))
+
+
+def _columns(samples: Sequence[Sample], selected: frozenset[str]) -> dict[str, list[Any]]:
+    return {
         "sample_id": [s.sample_id for s in samples],
         "study_id": [s.study_id for s in samples],
         "patient_id": [s.patient_id for s in samples],
@@ -85,17 +117,14 @@ def write_samples(path: Path, samples: Sequence[Sample], selected: frozenset[str
         "question": [s.question for s in samples],
         "options": [canonical(s.options) for s in samples],
     }
-    text, flag = pyarrow.string(), pyarrow.bool_()
-    schema = pyarrow.schema([(name, flag if name == "selected" else text) for name in columns])
-    _write(pyarrow.table(columns, schema=schema), path)
 
 
 def read_samples(path: Path) -> StoredSamples:
     """Read what `write_samples` stored; image paths come back empty."""
-    rows = _read(path).to_pylist()
-    samples = tuple(
-        Sample(
-            sample_id=row["sample_id"],
+    samples, selected = growing(), set()
+    for row in _rows_of(path):
+        sample = Sample(
+            sample_id=intern(row["sample_id"]),
             study_id=row["study_id"],
             patient_id=row["patient_id"],
             target=row["target"],
@@ -107,39 +136,81 @@ def read_samples(path: Path) -> StoredSamples:
             subgroups=json.loads(row["subgroups"]),
             labels=json.loads(row["labels"]),
         )
-        for row in rows
-    )
-    return StoredSamples(samples, frozenset(row["sample_id"] for row in rows if row["selected"]))
+        samples.append(sample)
+        if row["selected"]:
+            selected.add(sample.sample_id)
+    return StoredSamples(samples.finish(), frozenset(selected))
+
+
+def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a table, some at a time."""
+    import pyarrow
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=ROWS):
+                yield from batch.to_pylist()
+    except FileNotFoundError as error:
+        raise CxrbenchError("a file of the run is missing", where=str(path), code=Exit.INFRASTRUCTURE) from error
+    except (OSError, pyarrow.ArrowInvalid) as error:
+        raise CxrbenchError("a file of the run is damaged", where=str(path), code=Exit.INFRASTRUCTURE) from error
 
 
 def write_scores(path: Path, scores: Scores) -> None:
     """Store statistics: one row per (sample, repeat), columns s0..s(k-1), status and reason."""
-    import pyarrow
+    import pyarrow.parquet as pq
 
-    m, r, k = scores.statistics.rows.shape
+    m, r, _ = scores.statistics.rows.shape
     if not m == len(scores.sample_ids) == len(scores.statistics.status) == len(scores.statistics.reasons):
         raise CxrbenchError(
             f"{scores.about['signature']}: {len(scores.sample_ids)} samples went in, {m} rows came out",
             code=Exit.INFRASTRUCTURE,
         )
-    columns: dict[str, Any] = {
-        "sample_id": np.repeat(np.array(scores.sample_ids, dtype=object), r).tolist(),
-        "repeat": np.tile(np.arange(r, dtype=np.int32), m),
-        "status": scores.statistics.status.reshape(m * r),
-        "reason": np.repeat(np.array(scores.statistics.reasons, dtype=object), r).tolist(),
-    }
-    flat: Floats = scores.statistics.rows.reshape(m * r, k)
-    columns |= {f"s{column}": flat[:, column] for column in range(k)}
-    table = pyarrow.table(columns).replace_schema_metadata({"cxrbench": canonical(scores.about)})
-    _write(table, path)
+    about = {"cxrbench": canonical(scores.about)}
+    step = max(1, 8 * ROWS // r)
+    schema = _score_table(scores, 0, 0).replace_schema_metadata(about).schema
+    with replacing(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for start in range(0, max(m, 1), step):
+            writer.write_table(_score_table(scores, start, start + step).replace_schema_metadata(about))
+
+
+def _score_table(scores: Scores, start: int, stop: int) -> pyarrow.Table:
+    """The rows of some samples."""
+    import pyarrow
+
+    rows, status = scores.statistics.rows[start:stop], scores.statistics.status[start:stop]
+    m, r, k = rows.shape
+    flat: Floats = rows.reshape(m * r, k)
+    return pyarrow.table(
+        {
+            "sample_id": pyarrow.array([each for each in scores.sample_ids[start:stop] for _ in range(r)], "string"),
+            "repeat": np.tile(np.arange(r, dtype=np.int32), m),
+            "status": status.reshape(m * r),
+            "reason": pyarrow.array(
+                [each for each in scores.statistics.reasons[start:stop] for _ in range(r)], "string"
+            ),
+            **{f"s{column}": flat[:, column] for column in range(k)},
+        }
+    )
 
 
 def read_scores(path: Path) -> Scores:
-    """Read what `write_scores` stored."""
-    table = _read(path)
+    """Read what `write_scores` stored.
+
+    Raises:
+        CxrbenchError: the file is missing or damaged, or another program wrote it.
+    """
+    with _as_written(path):
+        return _scores(_read(path))
+
+
+def _scores(table: pyarrow.Table) -> Scores:
     about = json.loads((table.schema.metadata or {}).get(b"cxrbench", b"{}"))
     repeats = int(np.max(table["repeat"].to_numpy(), initial=-1)) + 1
-    names = [name for name in table.column_names if name.startswith("s") and name[1:].isdigit()]
+    names = [name for name in table.column_names if name.startswith("s") and name[1:].isdecimal()]
+    if not names or not isinstance(about, dict):
+        raise ValueError("no statistics")
     flat = np.stack([table[name].to_numpy() for name in names], axis=1) if len(table) else np.zeros((0, len(names)))
     m = len(table) // max(repeats, 1)
     return Scores(

@@ -1,6 +1,7 @@
 """YAML files that people write: a wrong key is named with its file, its line and the nearest right one.
 
-Data only: no code, no templates, no includes. Touches errors only; a model is any pydantic class that forbids extras.
+Data only: no code, no templates, no includes; and no more data than a person writes, so that anchors cannot multiply
+(`LARGEST`, `DEEPEST`). Touches errors and reading only; a model is any pydantic class that forbids extras.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from cxrbench.errors import CxrbenchError, suggest
+from cxrbench.reading import SMALL, read_regular
+
+LARGEST, DEEPEST = 20_000, 30
+"""Values of a file with every anchor put in where it is used, and levels of lists and mappings in each other."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -31,28 +36,93 @@ def read_yaml(file: Path, model: type[M], what: str, fix: str) -> M:
     Raises:
         CxrbenchError: with file, line and key of the first thing that is wrong.
     """
-    text = _text(file, what)
+    body, lines = _parsed(file, what, fix)
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        body = yaml.safe_load(text)
+        return model.model_validate(body)
+    except ValidationError as error:
+        raise _explain(error, lines, file, model, fix) from error
+
+
+def read_mapping(file: Path, what: str, fix: str) -> dict[Any, Any]:
+    """The mapping a file holds, not yet held against a model.
+
+    Raises:
+        CxrbenchError: as `read_yaml`, but for keys and values.
+    """
+    return _parsed(file, what, fix)[0]
+
+
+def _parsed(file: Path, what: str, fix: str) -> tuple[dict[Any, Any], dict[KeyPath, int]]:
+    """The mapping, and the line of every key in it."""
+    try:
+        loader = _Loader(_text(file, what))
+        node = loader.get_single_node()
+        if not isinstance(node, yaml.MappingNode):
+            raise CxrbenchError(f"{what} is a mapping of keys", where=str(file), fix=fix)
+        _refuse_too_much(node, file)
+        _refuse_double_keys(node, file)
+        lines = dict(_lines(node))
+        body: dict[Any, Any] = loader.construct_document(node)  # last: it changes the nodes where mappings are merged
+    except RecursionError:
+        raise _too_much(file) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
         raise CxrbenchError(
             f"not valid YAML: {getattr(error, 'problem', None) or error}", where=f"{file}{line}"
         ) from error
-    if node is None or not isinstance(body, dict):
-        raise CxrbenchError(f"{what} is a mapping of keys", where=str(file), fix=fix)
-    _refuse_double_keys(node, file)
-    try:
-        return model.model_validate(body)
-    except ValidationError as error:
-        raise _explain(error, dict(_lines(node)), file, model, fix) from error
+    except (ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        # PyYAML's own constructors of dates, numbers and truth values, given a text that is none.
+        raise CxrbenchError(
+            "not valid YAML: a date, a number or a truth value is none", where=str(file), fix="put quotes around it"
+        ) from error
+    return body, lines
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes no deeper than a person writes: the stock one descends until Python's stack ends."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > DEEPEST + 1:
+            raise RecursionError
+        made = super().compose_node(parent, index)
+        self.depth -= 1
+        return made
+
+
+def _too_much(file: Path) -> CxrbenchError:
+    return CxrbenchError(
+        f"the file holds more than {LARGEST:,} values, its anchors put in, or lists and mappings"
+        f" more than {DEEPEST} deep",
+        where=str(file),
+        fix="write out what an anchor (&) stands for, or take parts out",
+    )
+
+
+def _refuse_too_much(node: yaml.Node, file: Path) -> None:
+    """Walk the file as it would be with every anchor put in, and stop at the bound: aliases multiply by each other."""
+    left, waiting = LARGEST, [(node, 0)]
+    while waiting:
+        each, depth = waiting.pop()
+        left -= 1
+        if left < 0 or depth > DEEPEST:
+            raise _too_much(file)
+        if isinstance(each, yaml.MappingNode):
+            for key, value in each.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    where = f"{file}, line {key.start_mark.line + 1}"
+                    raise CxrbenchError("a key is a list or a mapping", where=where, fix="a key is a word")
+                waiting += [(key, depth + 1), (value, depth + 1)]
+        elif isinstance(each, yaml.SequenceNode):
+            waiting += [(value, depth + 1) for value in each.value]
 
 
 def _text(file: Path, what: str) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return read_regular(file, SMALL).decode("utf-8")
     except UnicodeDecodeError as error:
         raise CxrbenchError(
             f"the file is not UTF-8 (byte {error.start})", where=str(file), fix="save it as UTF-8"

@@ -83,7 +83,7 @@ def test_a_dry_run_shows_everything_and_writes_nothing(cli, small, tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("run", "--model", "nearest", "--task", "demo-findings"), 2, "did you mean 'nearest-image'"),
+        (("run", "--model", "nearest-imag", "--task", "demo-findings"), 2, "did you mean 'nearest-image'"),
         (("run", "--model", "always-normal", "--task", "none"), 2, "there is no task called 'none'"),
         (("run", "--model", "always-normal", "--task", "demo-findings", "--inputs", "all"), 2, "--inputs cannot be"),
         (("run", "--model", "always-normal", "--task", "demo-findings", "--set", "seed"), 2, "is not key=value"),

@@ -66,6 +66,35 @@ def test_scoring_one_metric_does_not_make_a_run_complete(cli, tmp_path, monkeypa
     assert cli("cite", run)[0] == 3
 
 
+def test_a_reason_is_told_once(cli, tmp_path):
+    """Below the table; and on standard error alone where JSON took the table's place."""
+    run, _ = small_run(cli, tmp_path)
+    reason = "no embedded annotator has the shape of rate-ner"
+    code, out, err = cli("score", run, "--metrics", "bleu,ratescore")
+    assert code == 3
+    assert " ".join(out.split()).count(reason) == 1
+    assert "(optional)" not in out
+    assert err == "incomplete: ratescore:long: not scored, see above\n"
+    code, out, err = cli("score", run, "--metrics", "bleu,ratescore", "--json")
+    assert code == 3
+    assert reason in err
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_word_for_nothing_is_a_text_and_is_counted(cli, tmp_path, suffix):
+    texts = [("NaN", "clear lungs"), ("no effusion", "None"), ("null", "no effusion"), ("lungs clear", "clear lungs")]
+    given = [{"sample_id": f"s{n}", "prediction": p, "reference": r} for n, (p, r) in enumerate(texts)]
+    body = "".join(json.dumps(row) + "\n" for row in given)
+    if suffix == "csv":
+        body = "sample_id,prediction,reference\n" + "".join(",".join(row.values()) + "\n" for row in given)
+    (tmp_path / f"p.{suffix}").write_text(body)
+    code, out, _ = cli("score", f"p.{suffix}", "--metrics", "bleu", "--replicates", 0, "--json")
+    assert code == 0
+    summary = json.loads(out)
+    assert summary["outcomes"] == {"ok": 4}
+    assert [note for note in summary["notes"] if note.startswith("2 predictions and 1 reference in p.")]
+
+
 def test_a_number_made_in_another_way_says_so(cli, tmp_path):
     run, _ = small_run(cli, tmp_path)
     (tmp_path / "words.txt").write_text("the\nheart\nlungs\nare\nclear\n")

@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 
 import numpy as np
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from cxrbench.atomic import write_atomic
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.metrics.base import Statistics
+from cxrbench.rows import Forcing
 from cxrbench.store import Appender, RunFolder, differences, prediction_row, run_folder
 from cxrbench.tables import Scores, read_samples, read_scores, write_samples, write_scores
 from cxrbench.types import BatchTiming, Image, Manifest, Prediction, Sample
@@ -402,3 +404,40 @@ def test_a_damaged_table_is_named(tmp_path):
 
 def test_differences_name_nested_keys():
     assert differences({"a": {"b": 1}}, {"a": {"b": 2}, "c": 3}) == ["a.b: 1 -> 2", "c: null -> 3"]
+
+
+def test_rows_are_forced_while_others_are_made_and_a_refusal_is_told(tmp_path, monkeypatch):
+    """Appended rows are the system's at once; the disk's confirmation comes later, before the next are appended."""
+    rows, times = Appender(tmp_path / "rows.jsonl"), Appender(tmp_path / "times.jsonl")
+    allowed, order = threading.Event(), []
+    stock = os.fsync
+
+    def slow(number: int) -> None:
+        allowed.wait(10)
+        stock(number)
+        order.append("forced")
+
+    monkeypatch.setattr(os, "fsync", slow)
+    with Forcing(rows, times) as forcing:
+        rows.put([{"a": 1}])
+        forcing.begin()
+        order.append("next batch")
+        assert (tmp_path / "rows.jsonl").read_text() == '{"a": 1}\n'
+        allowed.set()
+        forcing.wait()
+        order.append("appended")
+        rows.put([{"a": 2}])
+        forcing.begin()
+    assert order == ["next batch", "forced", "forced", "appended", "forced", "forced"]
+
+    def refusing(number: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", refusing)
+    with pytest.raises(CxrbenchError), Forcing(rows, times) as forcing:
+        rows.put([{"a": 3}])
+        forcing.begin()
+        forcing.wait()
+    assert (tmp_path / "rows.jsonl").read_text() == '{"a": 1}\n{"a": 2}\n'
+    rows.close()
+    times.close()

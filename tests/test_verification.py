@@ -175,7 +175,7 @@ def test_the_share_of_five_labels_that_agree(monkeypatch):
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("- a list", "TypeError"),
+        ("- a list", "is a mapping of keys"),
         ("about: x", "Field required"),
         ("{", "Error"),
         (

@@ -9,9 +9,10 @@ Plain actors and not Ray Data: in our trials Ray Data kept nothing of 60 % of a 
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,10 @@ from cxrbench.workers.supervise import Ended
 
 if TYPE_CHECKING:
     from cxrbench.claims import Epoch
+
+
+Command = Callable[[Sequence[str]], None]
+"""Runs `cxrbench WORDS` in this process; a function of a module, because Ray sends its name."""
 
 
 def start_ray(address: str, workers: int) -> Any:
@@ -40,7 +45,7 @@ def start_ray(address: str, workers: int) -> Any:
     # Ray reports the use of a cluster to its makers unless it is told not to before it starts.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
-        ray.init(address=address, logging_level="ERROR", log_to_driver=False, **quiet)
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise CxrbenchError(
             "there is no Ray cluster that answers", where=f"--ray-address {address}",
@@ -52,33 +57,29 @@ def start_ray(address: str, workers: int) -> Any:
 class _Worker:
     """The actor: one worker process."""
 
-    def work(self, words: Sequence[str], folder: str, path: Sequence[str]) -> None:
+    def work(self, command: Command, words: Sequence[str], folder: str) -> None:
         """Run the command as a worker, in the folder it was typed in."""
-        from typer.main import get_command
-
         os.chdir(folder)
-        sys.path.extend(each for each in path if each not in sys.path)
-        from cxrbench.cli.main import app
-
         sys.argv = ["cxrbench", *words]
         try:
-            get_command(app).main(list(words), prog_name="cxrbench", standalone_mode=False)
+            command(words)
         except CxrbenchError:
             raise
         except Exception as error:
             # The message of a foreign exception may quote a report, and Ray prints and keeps messages.
             raise CxrbenchError(
-                f"a worker broke off: {type(error).__name__}", fix="cxrbench --debug run --workers 1 ...",
+                f"a worker broke off: {type(error).__name__}",
+                fix="the same command with --launcher none --debug shows more",
                 code=Exit.INFRASTRUCTURE,
-            ) from None  # fmt: skip
+            ) from None
 
 
 class Actors:
     """A crew of Ray actors: one logical CPU each, and one GPU each where the cluster has GPUs."""
 
-    def __init__(self, words: Sequence[str], epoch: Epoch, address: str) -> None:
+    def __init__(self, command: Command, words: Sequence[str], epoch: Epoch, address: str) -> None:
         self._ray = start_ray(address, epoch.world)
-        self._words, self._epoch = tuple(words), epoch
+        self._command, self._words, self._epoch = command, tuple(words), epoch
         gpus = 1 if self._ray.cluster_resources().get("GPU", 0) >= 1 else 0
         # Whom to start again, and when to give up, the supervisor decides: a new actor must claim a new shard.
         self._kind = self._ray.remote(_Worker).options(
@@ -90,7 +91,7 @@ class Actors:
         """Put an actor where there is room; it waits where there is none."""
         actor = self._kind.remote()
         words = [*self._words, "--as-worker", f"{rank}/{self._epoch.number}/ray"]
-        task = actor.work.remote(words, str(Path.cwd()), [each for each in sys.path if each])
+        task = actor.work.remote(self._command, words, str(Path.cwd()))
         self._running[task] = (rank, actor)
 
     def ended(self) -> list[Ended]:

@@ -277,7 +277,7 @@ def _cache_images(
     typer.echo(f"images: {built.written} decoded, {built.kept} there before, {size(built.size)} written{failed}")
 
 
-def _pool(data: TaskData) -> tuple[Sample, ...]:
+def _pool(data: TaskData) -> Sequence[Sample]:
     """The train split, where there is one: runs whose model and metrics learn nothing do without."""
     if not data.has_pool:
         return ()

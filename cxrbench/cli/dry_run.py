@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from cxrbench.data.variants import file_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -96,7 +98,8 @@ def rendered(model: Model, request: Any) -> str:
 
 
 def _absent(paths: Iterable[str]) -> int:
-    return sum(not Path(path).is_file() for path in paths if not path.startswith("phantom:"))
+    files = (file_of(path) for path in paths)
+    return sum(not Path(file).is_file() for file in files if not file.startswith("phantom:"))
 
 
 def _pool_line(pool: Sequence[Sample]) -> str:

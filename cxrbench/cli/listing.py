@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -44,7 +45,10 @@ def list_known(
         raise CxrbenchError(
             "--engines is about models", where=f"cxrbench list {what}", fix="cxrbench list models --engines"
         )
-    makers = {"tasks": _tasks, "metrics": _metrics, "models": _pairs if engines else lambda: _entries("models")}
+    if engines:
+        _show_pairs()
+        return
+    makers = {"tasks": _tasks, "metrics": _metrics}
     console().print(whole(makers[what]() if what in makers else _entries(what)))
 
 
@@ -58,21 +62,43 @@ def _show(what: str, name: str) -> None:
         typer.echo(line)
 
 
-def _pairs() -> Any:
-    """Models by engines: the kinds of request each pair answers, from what both declare."""
+def _show_pairs() -> None:
+    """Models by engines: the kinds of request each pair answers, from what both declare, and why not."""
     from cxrbench import registry
-    from cxrbench.cli.model_card import kinds_of
-    from cxrbench.cli.show import table
+    from cxrbench.cli.show import console, table, whole
+    from cxrbench.engines.base import held
 
     engines = {name: entry.load() for name, entry in registry.entries("engines").items()}
     made = table(["model", *engines])
+    notes: dict[str, list[str]] = {}
     for name, entry in registry.entries("models").items():
         adapter = entry.load()
         if not hasattr(adapter, "offers"):
             made.add_row(name, *["no engine" if number == 0 else "" for number in range(len(engines))])
             continue
-        made.add_row(name, *(", ".join(kinds_of(adapter, engine)) or "-" for engine in engines.values()))
-    return made
+        cells = []
+        for engine, kind in engines.items():
+            found = held(adapter, kind)
+            cells.append(", ".join(sorted(found.kinds)) + ("*" if found.depends else "") if found.kinds else "-")
+            declared = getattr(adapter, "not_on", {}).get(engine)
+            if found.depends:
+                notes.setdefault(found.depends, []).append(f"* {name} on {engine}")
+            elif declared is not None:
+                notes.setdefault(declared, []).append(f"{name} on {engine}")
+        made.add_row(name, *cells)
+    console().print(whole(made))
+    typer.echo("-: the engine needs a side of the model that it does not have (cxrbench list models --show NAME)")
+    for about, pairs in notes.items():
+        _wrapped(f"{', '.join(pairs)}: {about}")
+    _wrapped("vllm: tested against a fake of its interface, never run; openai: the model lies behind a server")
+
+
+def _wrapped(text: str) -> None:
+    import textwrap
+
+    from cxrbench.cli.model_card import WIDTH
+
+    typer.echo("\n".join(textwrap.wrap(text, WIDTH, subsequent_indent="    ")))
 
 
 def _yaml(name: str) -> str:
@@ -102,10 +128,19 @@ def _tasks() -> Any:
     made = table(["task", "v", "target", "offered", "access", "samples"], right=(1,))
     for file in task_files().values():
         spec = read_task(file)
-        offered = [*([f"{spec.images.offer} images"] if spec.images.offer != "none" else []), *spec.offer]
+        images = [f"{spec.images.offer} images"] if spec.images.offer != "none" else []
+        offered = GIVEN.get(spec.form, [*images, *spec.offer])
+        what = f"{spec.target} ({SHORT[spec.form]})" if spec.form in GIVEN else spec.target
         count = f"{spec.expected.n if spec.expected.n is not None else 'unknown'} ({spec.expected.evidence})"
-        made.add_row(spec.name, str(spec.version), spec.target, ", ".join(offered), spec.access, count)
+        made.add_row(spec.name, str(spec.version), what, ", ".join(offered), spec.access, count)
     return made
+
+
+GIVEN: Mapping[str, list[str]] = {"vectors": ["key image or text"], "pictures": ["text"]}
+"""What a model gets of a sample where its answers are no text (spec.KEPT_APART)."""
+
+SHORT: Mapping[str, str] = {"vectors": "retrieval", "pictures": "pictures"}
+"""Such a kind of task in one word."""
 
 
 def _metrics() -> Any:

@@ -20,18 +20,22 @@ from cxrbench.cli import (
     doctor,
     explore,
     gate,
+    groups,
     judge_study,
     leaderboard,
     listing,
     models,
     publish,
     reader_study,
+    reproduce,
     run_command,
     runs,
     score,
+    status,
     throughput,
     verify,
 )
+from cxrbench.cli.plain_output import plain_output
 from cxrbench.errors import CxrbenchError, Exit
 
 PIPE_CLOSED = 128 + 13
@@ -76,6 +80,7 @@ app.add_typer(models.app, name="models")
 app.command("run")(run_command.run)
 app.command("score")(score.score)
 app.command("compare")(compare.compare)
+app.command("groups")(groups.groups)
 app.command("judge-study")(judge_study.judge_study)
 app.command("throughput")(throughput.throughput)
 app.add_typer(gate.app, name="gate")
@@ -84,12 +89,14 @@ app.command("explore")(explore.explore)
 app.add_typer(reader_study.app, name="reader-study")
 app.command("publish")(publish.publish)
 app.add_typer(runs.app, name="runs")
+app.command("status")(status.status)
 app.command("list")(listing.list_known)
 app.command("doctor")(doctor.doctor)
 app.command("cite")(cite.cite)
 app.add_typer(assets.app, name="assets")
 app.add_typer(cache.app, name="cache")
 app.add_typer(verify.app, name="verify")
+app.command("reproduce")(reproduce.reproduce)
 app.command("lm-eval", context_settings=bridges.LM_EVAL)(bridges.lm_eval)
 app.add_typer(bridges.export, name="export")
 app.add_typer(bridges.bring, name="import")
@@ -115,6 +122,11 @@ def options(
 
 def run() -> None:
     """Run the program; every error leaves as one of the documented exit codes."""
+    with plain_output():
+        _run()
+
+
+def _run() -> None:
     debug = "--debug" in sys.argv
     try:
         app()

@@ -9,11 +9,6 @@ from typing import Any
 WIDTH = 100
 
 
-def kinds_of(adapter: Any, engine: Any) -> list[str]:
-    """The kinds of request that an adapter answers on an engine; none where the engine cannot hold it."""
-    return sorted(adapter.kinds & engine.serves) if engine.needs in adapter.offers else []
-
-
 def card_lines(name: str) -> Iterator[str]:
     """The card of the model registered as `name`.
 
@@ -37,7 +32,7 @@ def card_lines(name: str) -> Iterator[str]:
         ("trained on", card.trained_on),
         ("writes", (", ".join(card.targets),)),
         ("reads", card.inputs),
-        ("published", card.published),
+        ("published", tuple(map(_published, card.published))),
         ("note", (card.notes,)),
         ("folders", tuple(f"--{key}: {what}" for key, what in adapter.places.items())),
         ("--set", tuple(f"{key}: {what}" for key, what in adapter.settings.items())),
@@ -50,13 +45,30 @@ def card_lines(name: str) -> Iterator[str]:
     yield from _presets({target: adapter.reference(target) for target in adapter.targets})
 
 
-def _engines(adapter: Any) -> Iterator[str]:
-    from cxrbench import registry
+def _published(text: str) -> str:
+    """A sentence as it is; `table/row` of baselines/published/ with its figures, and how well they are known."""
+    from cxrbench.anchors import evidence, find_row
+    from cxrbench.report.published import published_files
 
-    for engine, entry in registry.entries("engines").items():
-        kinds = kinds_of(adapter, entry.load())
-        if kinds:
-            yield f"{engine}: {', '.join(kinds)}"
+    if text.partition("/")[0] not in published_files():
+        return text
+    table, row = find_row(text)
+    pairs = zip(table.columns, row.values, strict=True)
+    figures = ", ".join(f"{column.name} {value:g}" for column, value in pairs if value is not None)
+    return f"{text}: {table.title}: {figures} ({evidence(table, row)})"
+
+
+def _engines(adapter: Any) -> Iterator[str]:
+    """What each engine answers with this model; why not, where the model itself is the reason."""
+    from cxrbench import registry
+    from cxrbench.engines.base import held
+
+    for name, entry in registry.entries("engines").items():
+        found = held(adapter, entry.load())
+        if found.kinds:
+            yield f"{name}: {', '.join(sorted(found.kinds))}" + (f" ({found.depends})" if found.depends else "")
+    for name, why in getattr(adapter, "not_on", {}).items():
+        yield f"not {name}: {why}"
 
 
 def _presets(presets: Mapping[str, Any]) -> Iterator[str]:

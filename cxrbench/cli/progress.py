@@ -51,6 +51,9 @@ class _Lines:
         if now - self._last < QUIET_SECONDS or done == total:
             return
         self._last = now
+        if total and not done:  # begun; how fast it goes is not known, and "0 of 10000" looks like standing still
+            print(f"{stage}: {total} to do", file=sys.stderr, flush=True)  # noqa: T201
+            return
         of = f" of {total}" if total else ""
         rate = self._stage.rate(done)
         pace = f", {rate:.1f}/s" if rate > 0 else ""

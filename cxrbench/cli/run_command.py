@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cxrbench.cli import launching
 from cxrbench.cli import options as opt
 from cxrbench.errors import CxrbenchError
 
@@ -34,6 +35,7 @@ class Wanted:
     model_text: str
     settings: Any
     allow_partial: bool
+    reader: ReadImage
 
 
 def run(
@@ -57,7 +59,17 @@ def run(
         str, typer.Option("--load-format", help="dummy: random weights, for speed only; never scored.")
     ] = "auto",
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, show_default=False)] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Threads that read images ahead.")] = 2,
+    readers: Annotated[int, typer.Option("--readers", min=1, help="Images read at a time, ahead of the model.")] = 2,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes that answer side by side.", show_default=False)
+    ] = None,
+    launcher: Annotated[
+        str, typer.Option("--launcher", help="auto (here, or one rank of a scheduler's), none, processes, ray.")
+    ] = "auto",
+    ray_address: Annotated[
+        str | None, typer.Option("--ray-address", help="auto, local, or HOST:PORT of a cluster.", show_default=False)
+    ] = None,
+    as_worker: Annotated[str | None, typer.Option(launching.WORKER, hidden=True)] = None,
     limit: Annotated[
         int | None,
         typer.Option("--limit", min=1, help="N samples, patients in a fixed shuffled order.", show_default=False),
@@ -108,31 +120,35 @@ def run(
             f"{missing} is missing",
             fix=f"cxrbench list {missing[2:]}s; `cxrbench run --resume RUN` alone goes on with a run",
         )
+    way = launching.way_of(launcher, workers, as_worker, ray_address)
     if inputs not in ("task", "image"):
         raise CxrbenchError(f"--inputs cannot be {inputs!r}", fix="task or image")
     roots = opt.roots(reports, images, tables, annotations, demographics)
     resources = opt.resources(config, device, precision)
     changed = opt.key_values(settings)
     wanted = _wanted(
-        (model, task, engine), roots, config, changed, _model_fields(preset, dtype, device, load_format, workers, seed),
-        _run_fields(limit, seed, inputs, batch_size, workers), allow_partial,
+        (model, task, engine), roots, config, changed,
+        launching.with_device(way, _model_fields(preset, dtype, device, load_format, readers, seed)),
+        _run_fields(limit, seed, inputs, batch_size, readers), allow_partial,
     )  # fmt: skip
     names = opt.metric_names(metrics)
     opt.check_scoring(names or [*wanted.spec.metrics.required, *wanted.spec.metrics.optional], replicates)
     words = opt.read_vocabulary(vocabulary) if vocabulary else None
-    plan, notes = _plan(wanted)
+    plan, notes = _plan(wanted, way)
     folder = _folder(plan, wanted, out, resume)
     if dry_run:
         from cxrbench.cli.dry_run import show_plan
 
         pool = wanted.data.pool if wanted.model.needs_pool else ()
-        show_plan(wanted.spec, plan, wanted.model, folder, notes, workers, pool=pool, named=names)
+        show_plan(wanted.spec, plan, wanted.model, folder, notes, readers, pool=pool, named=names)
         return
-    _execute(folder, plan, wanted, notes, workers)
+    if not _execute(folder, plan, wanted, notes, readers, way):
+        return
     if load_format == "dummy":
         _show_speed(folder, json_output=json_output)
         return
-    _score(folder, wanted, names, words, replicates, resources, json_output=json_output)
+    with launching.unless_another_scores(way):
+        _score(folder, wanted, names, words, replicates, resources, json_output=json_output)
 
 
 def _again(resume: Path) -> None:
@@ -202,10 +218,12 @@ def _wanted(
     allow_partial: bool,
 ) -> Wanted:
     """Read the task, join it to its data, build the model."""
+    from cxrbench.data.confined import Confined
     from cxrbench.data.load import TaskData
+    from cxrbench.data.variants import Varied
     from cxrbench.engines.build import make_model, split_name
     from cxrbench.models.base import ModelOptions
-    from cxrbench.plan import RunSettings
+    from cxrbench.plan import RunSettings, request_kinds
     from cxrbench.spec import find_task
     from cxrbench.types import Generation
 
@@ -216,39 +234,40 @@ def _wanted(
     extra = {k: v for k, v in changed.items() if k not in generation}
     known = opt.load_config(config)
     data = TaskData.find(spec, known, roots)
-    reader, pixels = _reader(data)
+    reader, pixels = _reader(data, model_fields["workers"])
     options = ModelOptions(
         argument=argument,
         generation=generation,
         extra={"target": spec.target, **extra},
-        read_image=reader,
+        read_image=Varied(Confined(reader, data.entry.roots)),
         access=spec.access,
         trusted_endpoints=known.trusted_endpoints,
         places=known.models.get(name, {}),
+        asks=frozenset(request_kinds(spec.kind)),
         **model_fields,
     )
     model = make_model(name, options, engine)
     # Defaults < task < the model's preset < what the user typed; a model without presets has none of the third.
     settled = getattr(model, "generation", generation)
-    return Wanted(
-        spec, data, model, model_text, RunSettings(generation=settled, pixels=pixels, **run_fields), allow_partial
-    )
+    run_settings = RunSettings(generation=settled, pixels=pixels, **run_fields)
+    return Wanted(spec, data, model, model_text, run_settings, allow_partial, reader)
 
 
-def _reader(data: TaskData) -> tuple[ReadImage, Mapping[str, Any]]:
+def _reader(data: TaskData, workers: int) -> tuple[ReadImage, Mapping[str, Any]]:
     """How images are read, and what that does to their pixels: from the files, or from a prepared cache."""
     from cxrbench.data.image_cache import CachedReader
-    from cxrbench.data.images import read_grey
+    from cxrbench.data.image_processes import reader
 
     if data.entry.image_cache is None:
-        return read_grey, {}
+        return reader(workers), {}
     cached = CachedReader(data.entry.image_cache)
     return cached, cached.identity
 
 
-def _plan(wanted: Wanted) -> tuple[Plan, list[str]]:
+def _plan(wanted: Wanted, way: launching.Way) -> tuple[Plan, list[str]]:
     """Read the data and decide everything; notes are lines to print and to keep."""
-    from cxrbench.cli.score import surplus_note
+    from cxrbench.cli.score import surplus_note, words_note
+    from cxrbench.data.image_processes import ImageProcesses
     from cxrbench.data.load import check_count, pool_note
     from cxrbench.plan import plan_run
 
@@ -257,10 +276,19 @@ def _plan(wanted: Wanted) -> tuple[Plan, list[str]]:
     if wanted.model.needs_pool:
         wanted.model.fit(lambda: wanted.data.pool)
     plan = plan_run(wanted.data, wanted.model, wanted.settings)
-    about = wanted.model.circumstances()
-    surplus = surplus_note(about.get("surplus", 0), wanted.model_text.partition(":")[2])
+    if (
+        not way.starts_workers
+        and isinstance(wanted.reader, ImageProcesses)
+        and any(each.images for batch in plan.batches for each in batch)
+    ):
+        wanted.reader.start()  # they come up while the model is loaded
+    # Whoever starts workers needs no network of its own: what there is to note, the adapter knows.
+    about = (getattr(wanted.model, "adapter", wanted.model) if way.starts_workers else wanted.model).circumstances()
+    file = wanted.model_text.partition(":")[2]
+    surplus = surplus_note(about.get("surplus", 0), file)
+    words = words_note((about.get("nothing_words", (0,))[0], 0), file)
     elsewhere = about["note"] if about.get("made_for", wanted.spec.dataset.name) != wanted.spec.dataset.name else None
-    notes += [line for line in (pool_note(wanted.data), surplus, elsewhere) if line]
+    notes += [line for line in (pool_note(wanted.data), surplus, words, elsewhere) if line]
     task = {**plan.manifest.task, "run_notes": notes}
     return replace(plan, manifest=replace(plan.manifest, task=task)), notes
 
@@ -279,31 +307,36 @@ def _folder(plan: Plan, wanted: Wanted, out: Path | None, resume: Path | None) -
     return run_folder(Path("runs"), wanted.spec.name, wanted.model.card.name, plan.manifest.identity)
 
 
-def _execute(folder: RunFolder, plan: Plan, wanted: Wanted, notes: list[str], workers: int) -> None:
+def _execute(folder: RunFolder, plan: Plan, wanted: Wanted, notes: list[str], readers: int, way: launching.Way) -> bool:
+    """Answer what is open; False where others still have work, so that there is nothing to score yet."""
     from cxrbench.cli.progress import stages
     from cxrbench.models.base import Watched
-    from cxrbench.runner import execute, machine
+    from cxrbench.runner import machine
 
     for line in notes:
         typer.echo(f"note: {line}", err=True)
+    if way.rank is not None:
+        typer.echo(f"note: {way.rank.source} made this share {way.rank.rank} of {way.rank.world}", err=True)
     circumstances = {
         **machine(),
-        "workers": workers,
+        "readers": readers,
         "source": wanted.data.source,
-        "command": shlex.join(["cxrbench", *sys.argv[1:]]),
+        "command": shlex.join(["cxrbench", *launching.own_words(sys.argv[1:])]),
     }
     try:
         what = f"{wanted.model.card.name} on {wanted.spec.name}"
         with stages("samples") as report:
             if isinstance(wanted.model, Watched):
                 wanted.model.watch(report)
-            answered = execute(
-                folder, plan, wanted.model, circumstances, workers, lambda done, total: report(what, done, total)
-            )
-        if not answered:
+            work = launching.Work(folder, plan, wanted.model, circumstances, readers, report, what)
+            answered = launching.answer(way, work)
+        if answered == 0:
             typer.echo("note: every sample was answered before; nothing was generated or timed now", err=True)
     finally:
         wanted.model.close()
+    if answered is None and way.rank is not None:
+        typer.echo(f"share {way.rank.rank} is answered; others have work left (cxrbench status {folder.path})")
+    return answered is not None
 
 
 def _score(
@@ -317,9 +350,11 @@ def _score(
     json_output: bool,
 ) -> None:
     from cxrbench.cli.score import finish
+    from cxrbench.data.task_pictures import pictures_of
     from cxrbench.scores import Sources
 
     data = wanted.data
     train = (lambda: [sample.target for sample in data.pool]) if data.has_pool else None
-    sources = Sources(train, words, at_hand=True, resources=resources)
+    pictures = pictures_of(lambda: data, lambda _: wanted.reader) if wanted.spec.form == "pictures" else None
+    sources = Sources(train, words, at_hand=True, resources=resources, pictures=pictures)
     finish(folder, named, sources, replicates, json_output=json_output)

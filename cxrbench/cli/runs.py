@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxrbench.cli import options as opt
-from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.errors import CxrbenchError
 
 if TYPE_CHECKING:
     from cxrbench.store import RunFolder
@@ -59,7 +58,7 @@ def _entry(run: RunFolder) -> dict[str, Any]:
             "task": identity["task"]["name"],
             "model": identity["model"].get("name", ""),
             "limit": identity["limit"],
-            "answered": answered(run),
+            "answered": len(run.answered_ids()),
             "n_expected": manifest.n_expected,
             "scored": None,
         }
@@ -98,28 +97,6 @@ def _line(entry: Mapping[str, Any]) -> str:
     return "  ".join([head, scored, ", ".join(scores), distinct_line(entry).partition(",")[0]]).rstrip()
 
 
-_SAMPLE = re.compile(rb'\{"sample_id": ("(?:[^"\\]|\\.)*")')
-
-
-def answered(run: RunFolder) -> int:
-    """How many samples have a row. Only the id at the start of each complete row is looked at.
-
-    Raises:
-        CxrbenchError: a row does not begin as cxrbench writes it.
-    """
-    seen: set[bytes] = set()
-    for file in sorted((run.path / "predictions").glob("*.jsonl")):
-        with file.open("rb") as handle:
-            for number, line in enumerate(handle, start=1):
-                match = _SAMPLE.match(line)
-                if not line.endswith(b"\n"):
-                    break
-                if match is None:
-                    raise CxrbenchError("a row is damaged", where=f"{file}, line {number}", code=Exit.INFRASTRUCTURE)
-                seen.add(match[1])
-    return len(seen)
-
-
 @app.command("show")
 def show(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
@@ -152,7 +129,7 @@ def show(
     elif scored:
         show_summary(read_summary(folder))
     else:
-        typer.echo(f"{answered(folder)} of {manifest.n_expected} samples answered, not scored")
+        typer.echo(f"{len(folder.answered_ids())} of {manifest.n_expected} samples answered, not scored")
 
 
 def _flat(body: dict[str, object], prefix: str = "") -> list[tuple[str, str]]:

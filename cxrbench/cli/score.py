@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -97,7 +97,8 @@ def score(
         check_out(out)
         run = find_run(str(what))
         resources = judging.with_judge(resources, wish, run.manifest().access)
-        sources = Sources(_train_of(run, config, roots), words, resources=resources)
+        train, pictures = _data_of(run, config, roots)
+        sources = Sources(train, words, resources=resources, pictures=pictures)
         finish(run, named, sources, replicates, json_output=json_output, out=out)
         return
     check_out(out, what)
@@ -121,7 +122,7 @@ def score(
     sources = Sources(extra.pop("train"), words, resources=resources)
     summary = _score_texts(samples, predictions, named, sources, replicates, extra)
     _print(summary, out, named, json_output=json_output)
-    _exit_code(summary, named)
+    _exit_code(summary, named, json_output=json_output)
 
 
 def _refuse_unused(flags: Mapping[str, Any]) -> None:
@@ -179,7 +180,7 @@ def finish(
     _print(summary, out, named, json_output=json_output)
     if not json_output:
         typer.echo(f"\nrun folder: {run.path}")
-    _exit_code(summary, named)
+    _exit_code(summary, named, json_output=json_output)
 
 
 def _named_only(summary: Mapping[str, Any], named: list[str]) -> dict[str, Any]:
@@ -197,6 +198,8 @@ def _named_only(summary: Mapping[str, Any], named: list[str]) -> dict[str, Any]:
     }
     metrics = {key: values for key, values in summary["metrics"].items() if key in keys}
     missing = {key: why for key, why in summary["not_scored"].items() if not named or key in keys}
+    if named:  # what somebody asks for by name is not optional
+        missing = {key: {**why, "required": True} for key, why in missing.items()}
     notes = [f"scored earlier, in summary.json: {', '.join(earlier)}"] if earlier else []
     return {
         **summary,
@@ -220,35 +223,46 @@ def _print(summary: Mapping[str, Any], out: Path | None, named: list[str], *, js
     show_summary(_named_only(summary, named))
 
 
-def _exit_code(summary: Mapping[str, Any], named: list[str]) -> None:
-    """Exit 3 (4 where the machine is to blame) when something that was asked for is missing."""
+def _exit_code(summary: Mapping[str, Any], named: list[str], *, json_output: bool) -> None:
+    """Exit 3 (4 where the machine is to blame) when something that was asked for is missing.
+
+    The reasons stand below the table; only where that was not printed are they repeated.
+    """
     from cxrbench.scoring import make_metric
     from cxrbench.summary import incomplete
 
     keys = {make_metric(name).key for name in named}
     missing = incomplete(summary, keys)
     if missing:
-        for line in missing:
-            typer.echo(f"incomplete: {line}", err=True)
         asked = keys or set(summary["required"])
+        told = {} if json_output else {key: why for key, why in summary["not_scored"].items() if key in asked}
+        if told:
+            typer.echo(f"incomplete: {', '.join(told)}: not scored, see above", err=True)
+        for line in missing:
+            if line not in {f"{key}: {why['reason']}" for key, why in told.items()}:
+                typer.echo(f"incomplete: {line}", err=True)
         broken = any(why["broken"] and key in asked for key, why in summary["not_scored"].items())
         raise typer.Exit(Exit.INFRASTRUCTURE if broken else Exit.UNDECIDED)
 
 
-def _train_of(run: RunFolder, config: Path | None, roots: Mapping[str, tuple[Path, ...]]) -> Any:
-    """Texts of the train split of the run's task, read only if a metric asks."""
+def _data_of(run: RunFolder, config: Path | None, roots: Mapping[str, tuple[Path, ...]]) -> tuple[Any, Any]:
+    """Texts of the train split of the run's task, and its real pictures: read only if a metric asks."""
+    from cxrbench.data.images import read_grey
     from cxrbench.data.load import TaskData
+    from cxrbench.data.task_pictures import pictures_of
     from cxrbench.spec import TaskSpec
 
     body = {key: value for key, value in run.manifest().task.items() if key != "run_notes"}
     spec = TaskSpec.model_validate(body)
-    if spec.dataset.pool_split is None:
-        return None
+
+    def data() -> TaskData:
+        return TaskData.find(spec, opt.load_config(config), roots)
 
     def train() -> list[str]:
-        return [sample.target for sample in TaskData.find(spec, opt.load_config(config), roots).pool]
+        return [sample.target for sample in data().pool]
 
-    return train
+    pictures = pictures_of(data, lambda _: read_grey) if spec.form == "pictures" else None
+    return train if spec.dataset.pool_split is not None else None, pictures
 
 
 def _against_task(
@@ -261,6 +275,12 @@ def _against_task(
     from cxrbench.spec import find_task
 
     spec = find_task(task)
+    if spec.form != "text":
+        raise CxrbenchError(
+            f"a predictions file holds texts, and the answers of {task} are {spec.form}",
+            where=str(file),
+            fix=f"cxrbench run --task {task}, whose run folder `cxrbench score RUN` scores",
+        )
     data = TaskData.find(spec, opt.load_config(config), roots)
     note = check_count(spec, data.samples, allow_partial=allow_partial)
     replay = Replay(ModelOptions(argument=str(file)))
@@ -272,7 +292,8 @@ def _against_task(
     ]
     predictions = replay.answers(samples)
     coverage = replay.file.coverage([sample.sample_id for sample in samples])
-    notes = [line for line in (note, surplus_note(coverage.surplus, file.name)) if line]
+    words = words_note((replay.file.nothing_words[0], 0), file.name)
+    notes = [line for line in (note, surplus_note(coverage.surplus, file.name), words) if line]
     train = (lambda: [sample.target for sample in data.pool]) if data.has_pool else None
     extra = {
         "train": train, "access": spec.access, "dataset": spec.dataset.name, "text": spec.text, "task": spec.name,
@@ -289,6 +310,19 @@ def surplus_note(surplus: int, name: str) -> str | None:
         return None
     rows = "row belongs" if surplus == 1 else "rows belong"
     return f"{surplus} {rows} to no sample of the task, in {name}"
+
+
+def words_note(count: Sequence[int], name: str) -> str | None:
+    """A line about predictions and references that say NaN and the like: texts as they stand, but hardly meant."""
+    kinds = [
+        f"{n} {kind}{'' if n == 1 else 's'}" for n, kind in zip(count, ("prediction", "reference"), strict=True) if n
+    ]
+    if not kinds:
+        return None
+    return (
+        f"{' and '.join(kinds)} in {name} hold nothing but a word such as NaN, None, null or NA: taken as text; "
+        "write an empty cell where there is no report"
+    )
 
 
 def _bare(file: Path, text: str, access: str) -> tuple[list[Sample], dict[str, Prediction], dict[str, Any]]:
@@ -320,7 +354,7 @@ def _bare(file: Path, text: str, access: str) -> tuple[list[Sample], dict[str, P
         "dataset": None,
         "text": text,
         "model": file.name,
-        "notes": [],
+        "notes": [line for line in (words_note(given.nothing_words, file.name),) if line],
         "excluded": {"no reference": empty} if empty else {},
     }
     return samples, predictions, extra

@@ -8,6 +8,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cxrbench.cli import show_crossed
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -117,12 +119,15 @@ def show_summary(summary: Mapping[str, Any]) -> None:
         out.print(title, style="bold")
     out.print(rests_on(summary))
     for line in (*counted(summary), *summary.get("notes", ())):
-        out.print(f"  {line}")
+        out.print("\n".join(wrapped(line, out.width, "  ")), soft_wrap=True)
     out.print()
     if summary["metrics"]:
         out.print(whole(_scores(summary)))
-    for line in (*further_lines(summary, out.width), *caution_lines(summary)):
+    show_crossed.show(out, summary)
+    for line in further_lines(summary, out.width):
         out.print(line)
+    for line in caution_lines(summary):
+        out.print("\n".join(wrapped(line, out.width)), soft_wrap=True)
     for line in missing_lines(summary["not_scored"], out.width):
         out.print(line, soft_wrap=True)
     groups = telling_slices(summary)
@@ -215,7 +220,8 @@ ROWS = 4
 
 def rows_of(values: Mapping[str, Any]) -> list[str]:
     """Names that get a row, primary ones first; a figure of the references stands beside that of the predictions."""
-    names = [name for name in values if not name.startswith("reference_")]
+    apart = show_crossed.crossed(values)
+    names = [name for name in values if not name.startswith("reference_") and name not in apart]
     return names if len(names) <= ROWS else sorted(names, key=lambda name: not values[name]["primary"])[:ROWS]
 
 
@@ -246,7 +252,8 @@ def further_lines(summary: Mapping[str, Any], width: int) -> list[str]:
     """Values that got no row, several to a line: per-label figures and the like; no name is parted from its figure."""
     lines = []
     for key, values in summary["metrics"].items():
-        rest = [name for name in values if not name.startswith("reference_") and name not in rows_of(values)]
+        told = {*rows_of(values), *show_crossed.crossed(values)}
+        rest = [name for name in values if not name.startswith("reference_") and name not in told]
         if rest:
             said = [f"{name} {figure(values[name]['value'])}" for name in rest[:FURTHER]]
             more = [f"{len(rest) - FURTHER} more with --json"] if len(rest) > FURTHER else []
@@ -269,6 +276,18 @@ def flowing(lead: str, parts: Sequence[str], width: int) -> list[str]:
         else:
             line = f"{line} {piece}"
     return [*lines, line]
+
+
+def wrapped(line: str, width: int, indent: str = "") -> list[str]:
+    """A line on as many lines as it needs, further ones indented by two more; a word is never broken.
+
+    >>> wrapped("read by the embedded annotators", 16, "  ")
+    ['  read by the', '    embedded', '    annotators']
+    """
+    return textwrap.wrap(
+        line, width, initial_indent=indent, subsequent_indent=f"{indent}  ", break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
 
 
 COMMAND = ": cxrbench "
@@ -300,12 +319,26 @@ def missing_lines(not_scored: Mapping[str, Any], width: int) -> list[str]:
 def caution_lines(summary: Mapping[str, Any]) -> list[str]:
     """What a reader must know of an interval (few patients, none at all), once per note."""
     noted: dict[str, list[str]] = {}
-    for key, values in summary["metrics"].items():
-        for name in rows_of(values):
-            entry = values[name]
-            if entry.get("note"):
-                noted.setdefault(entry["note"], []).append(f"{key} {name}")
-    return [f"interval of {', '.join(where)}: {note}" for note, where in noted.items()]
+    rows = [(key, name, values[name]) for key, values in summary["metrics"].items() for name in rows_of(values)]
+    for key, name, entry in rows:
+        if entry.get("note"):
+            noted.setdefault(entry["note"], []).append(f"{key} {name}")
+    return [f"interval of {named(where, len(rows))}: {note}" for note, where in noted.items()]
+
+
+NAMED = 4
+"""More values than this are counted where a note is about them; `--json` has the note at each."""
+
+
+def named(where: Sequence[str], total: int) -> str:
+    """The values a note is about: by name, or how many of `total`.
+
+    >>> named(["bleu:raw bleu_4"], 9), named(["a"] * 5, 9), named(["a"] * 9, 9)
+    ('bleu:raw bleu_4', '5 of 9 values (--json names them)', 'all 9 values')
+    """
+    if len(where) == total > 1:
+        return f"all {total} values"
+    return ", ".join(where) if len(where) <= NAMED else f"{len(where)} of {total} values (--json names them)"
 
 
 def telling_slices(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -363,4 +396,23 @@ def speed_lines(speed: Mapping[str, Any]) -> list[str]:
     memory = f"peak memory {size(speed.get('peak_rss'))}"
     if speed.get("peak_device_memory"):
         memory += f", device {size(speed['peak_device_memory'])}"
-    return [first, *("       " + line for line in ("; ".join(stages), whole_run, memory) if line)]
+    lines = (*measured_lines(speed), "; ".join(stages), whole_run, memory)
+    return [first, *("       " + line for line in lines if line)]
+
+
+def measured_lines(speed: Mapping[str, Any]) -> list[str]:
+    """How it was measured; nothing for a run that was scored before this was kept."""
+    how = speed.get("measured")
+    if not how:
+        return []
+    engine = " ".join(how[key] for key in ("engine", "dtype") if key in how)
+    batch = f"batches of {how['batch']}" + (f" on {how['slots']} slots" if "slots" in how else "")
+    place = how.get("device", "") + (f", {how['cpus']} processors" if "cpus" in how else "")
+    without = (
+        f"; engine alone {rate(speed['engine_reports_per_s'])} reports/s" if "engine_reports_per_s" in speed else ""
+    )
+    parts = "" if how["parts"] == "1" else f"; parts: {how['parts']}"
+    return [
+        "measured: " + ", ".join(part for part in (engine, batch, place) if part),
+        f"end to end, {how['lengths']} lengths, first batch included, loading not{without}{parts}",
+    ]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
-from typing import TYPE_CHECKING
+from itertools import chain, count
+from typing import TYPE_CHECKING, TextIO
 
 from cxrbench.data.strict_json import shown
 from cxrbench.errors import CxrbenchError, suggest
@@ -21,6 +21,26 @@ FIX = "use the file as downloaded"
 
 SEPARATORS: Mapping[str, str] = {";": "semicolons", "\t": "tabs"}
 """What programs write between the cells of a table in place of commas."""
+
+
+LONGEST = 1 << 20
+"""Characters of a line: a packed table of a few megabytes may hold a line of gigabytes."""
+
+
+def lines_of(text: TextIO, where: str) -> Iterator[str]:
+    """The lines of a table with their ends.
+
+    Raises:
+        CxrbenchError: a line is longer than `LONGEST`; it is not read to its end.
+    """
+    for number in count(1):
+        line = text.readline(LONGEST + 1)
+        if len(line) > LONGEST:
+            place = f"{where}, line {number:,}"
+            raise CxrbenchError(f"a line has more than {LONGEST:,} characters", where=place, fix=FIX)
+        if not line:
+            return
+        yield line
 
 
 def wrong_separator(separator: str, where: str) -> CxrbenchError:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cxrbench.data.dicom_stream import DEFLATED, stream_size
 from cxrbench.data.images import ImageFailure, ImageInfo, Stored, check_size
 
 _ELEMENTS = [
@@ -42,6 +43,10 @@ _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _FIRST = "pillow"
 """Lossy JPEG differs between decoders by a grey level, so the one that is always installed is preferred."""
+_RLE = "1.2.840.10008.1.2.5"
+_HEAD = 1 << 20
+"""Bytes looked at for the transfer syntax where no pixels are wanted."""
+
 _JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 """JPEG Extended: Pillow is offered for it, but reads 8-bit samples only."""
 
@@ -97,6 +102,12 @@ def _dataset(file: IO[bytes], name: str, *, pixels: bool) -> Any:
     except ImportError:
         detail = f"{name} is a DICOM file and pydicom is not installed: pip install 'cxrbench[dicom]'"
         raise ImageFailure("no_decoder", detail) from None
+    head = file.read() if pixels else file.read(_HEAD)
+    file.seek(0)
+    if any(syntax in head for syntax in DEFLATED):
+        raise ImageFailure(
+            "broken_image", f"{name} is a DICOM file packed as a whole (deflated), which is not unpacked"
+        )
     return pydicom.dcmread(file, specific_tags=_ELEMENTS, stop_before_pixels=not pixels)
 
 
@@ -129,8 +140,20 @@ def _decode(data: Any, name: str) -> NDArray[Any]:
         plugins.discard("pillow")
     if not plugins:
         raise _no_decoder(data, name)
+    _check_stream(data, name)
     # One decoder and no second try: a lenient one would make a picture out of a truncated stream.
     return np.asarray(pixel_array(data, decoding_plugin=min(plugins, key=lambda plugin: (plugin != _FIRST, plugin))))
+
+
+def _check_stream(data: Any, name: str) -> None:
+    """Hold the size that the compressed stream speaks of against the file's, before a decoder believes it."""
+    from pydicom.encaps import generate_frames
+
+    if data.file_meta.TransferSyntaxUID == _RLE:
+        return  # run lengths name no size: they unfold to at most 64 times their own
+    said = stream_size(next(generate_frames(data.PixelData, number_of_frames=1)))
+    if said != (int(data.Columns), int(data.Rows), int(data.get("SamplesPerPixel", 1))):
+        raise ImageFailure("broken_image", f"{name} holds a picture of another size than its DICOM header says")
 
 
 def _no_decoder(data: Any, name: str) -> ImageFailure:

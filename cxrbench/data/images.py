@@ -30,6 +30,9 @@ RULES = "images:v1"
 MAX_PIXELS = 89_478_485
 """Largest image that is decoded: Pillow's default warning limit, six times a large radiograph (4,280 x 3,520)."""
 
+MAX_BYTES = 1 << 30
+"""Largest file that is opened: as many pixels of 16 bits in three colours, uncompressed, have half of it."""
+
 PHANTOM = "phantom:"
 """Paths with this scheme are drawn by the phantom data set instead of read."""
 
@@ -186,8 +189,11 @@ def _opened(path: str) -> Iterator[tuple[IO[bytes], Kind, str]]:
     name = Path(path).name
     try:
         # A FIFO or a device would block or never end, so the kind of file is asked before it is opened.
-        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - Path() changes paths such as "a/./b"
+        found = os.stat(path)  # noqa: PTH116 - Path() changes paths such as "a/./b"
+        if not stat.S_ISREG(found.st_mode):
             raise ImageFailure("broken_image", f"{name} is not a regular file")
+        if found.st_size > MAX_BYTES:
+            raise ImageFailure("image_too_large", f"{name} has {found.st_size:,} bytes; the limit is {MAX_BYTES:,}")
         # By descriptor: a library that warns about the file then has no path to write into the log.
         file = open(os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)), "rb")  # noqa: PTH123, SIM115
     except (FileNotFoundError, NotADirectoryError, ValueError):

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from cxrbench.data.confined import leads_out, real_places
 from cxrbench.data.iu_images import image_id_of
 from cxrbench.data.text import decode
 from cxrbench.errors import CxrbenchError
+from cxrbench.reading import read_regular
 
 SECTIONS = ("findings", "impression", "indication", "comparison")
 MAX_BYTES = 4 * 1024 * 1024
@@ -100,14 +102,22 @@ def read_reports(path: Path) -> dict[str, Report]:
 
 
 def _folder_files(folder: Path) -> Iterator[tuple[str, bytes]]:
+    places = real_places((folder,))
     for path in sorted(folder.iterdir()):
         if not _is_report_name(path.name):
             continue
         try:
             _check_size(path.stat().st_size, str(path))
-            yield str(path), path.read_bytes()
+            raw = read_regular(path, MAX_BYTES)
         except OSError as error:
             raise CxrbenchError(f"the report cannot be read: {error.strerror}", where=str(path)) from error
+        if leads_out(str(path), places):
+            raise CxrbenchError(
+                "the report is a link that leads out of its folder",
+                where=str(path),
+                fix="copy the file itself into the folder, or name the folder it lies in",
+            )
+        yield str(path), raw
 
 
 def _archive_files(archive: Path) -> Iterator[tuple[str, bytes]]:

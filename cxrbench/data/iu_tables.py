@@ -17,10 +17,14 @@ from cxrbench.data.iu_images import image_id_of
 from cxrbench.data.iu_reports import SECTIONS, Report, uid_number
 from cxrbench.data.text import decode
 from cxrbench.errors import CxrbenchError
+from cxrbench.reading import read_regular
 
 REPORT_COLUMNS = ("uid", "MeSH", "indication", "comparison", "findings", "impression")
 PROJECTION_COLUMNS = ("uid", "filename", "projection")
 GOLD_COLUMNS = ("filename", "normal", "Cardiomegaly")
+LARGEST = 256 << 20
+"""Bytes of a table; Kaggle's largest has three million."""
+
 VIEWS = {"Frontal": "FRONTAL", "Lateral": "LATERAL"}
 SPREADSHEET_ERRORS = frozenset({"#NAME?", "#VALUE!", "#REF!", "#DIV/0!", "#N/A", "#NUM!", "#NULL!"})
 
@@ -50,7 +54,10 @@ def header_kind(header: list[str]) -> str | None:
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
     """Rows by column with the line each ends on; strict as `csv_rows` is."""
-    text = decode(path.read_bytes(), str(path))
+    try:
+        text = decode(read_regular(path, LARGEST), str(path))
+    except OSError as error:
+        raise CxrbenchError(f"the table cannot be read: {error.strerror}", where=str(path)) from error
     header, rows = open_rows(io.StringIO(text, newline=""), str(path), columns)
     for line, row in rows:
         yield line, dict(zip(header, row, strict=True))

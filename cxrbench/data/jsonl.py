@@ -17,6 +17,7 @@ from pathlib import Path
 from cxrbench.data.base import Check, Progress, Root, Roots, Slice, idle_root
 from cxrbench.data.jsonl_rows import LineError, parse_line, study_of
 from cxrbench.errors import CxrbenchError
+from cxrbench.reading import open_regular
 from cxrbench.types import Access, Image, Study
 
 SHOWN = 20
@@ -24,6 +25,9 @@ SHOWN = 20
 
 DEFAULT_SPLIT = "test"
 """The split of every study where no row names one."""
+
+LONGEST = 16 << 20
+"""Bytes of a line: a study; reports have thousands."""
 
 LOOKED_AT = 2_000
 """Images `check` looks for on disk."""
@@ -70,10 +74,13 @@ def _raw_lines(file: Path) -> Iterator[tuple[int, int, bytes]]:
         CxrbenchError: the file is not there or cannot be read, or is UTF-16.
     """
     try:
-        with file.open("rb") as handle:
+        with open_regular(file) as handle:
             offset = 0
-            for number, line in enumerate(handle, 1):
+            for number, line in enumerate(iter(lambda: handle.readline(LONGEST + 1), b""), 1):
                 start, size = offset, len(line)
+                if size > LONGEST:
+                    where = f"{file}, line {number:,}"
+                    raise CxrbenchError(f"a line has more than {LONGEST:,} bytes", where=where, fix=_EVERY_KEY)
                 if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
                     raise CxrbenchError("the file is UTF-16", where=str(file), fix="save it as UTF-8")
                 if number == 1 and line.startswith(codecs.BOM_UTF8):

@@ -80,7 +80,7 @@ class TaskData:
         wanted = set(self.spec.slices) & {"seen-in-train", "duplicate"}
         if not wanted:
             return found
-        train = [s.target for s in self.pool] if "seen-in-train" in wanted and self.has_pool else None
+        train = (s.target for s in self.pool) if "seen-in-train" in wanted and self.has_pool else None
         return replace(found, samples=mark_repeats(found.samples, train))
 
     @property
@@ -94,7 +94,7 @@ class TaskData:
         return self.spec.dataset.pool_split is not None
 
     @cached_property
-    def pool(self) -> tuple[Sample, ...]:
+    def pool(self) -> Sequence[Sample]:
         """Samples of the train split, made by the same rules.
 
         Raises:

@@ -18,7 +18,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cxrbench.data.confined import leads_out, real_places
 from cxrbench.errors import CxrbenchError
+from cxrbench.reading import read_regular
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".dcm")
 """File forms of images in the order in which they are taken when one folder holds several of the same image."""
@@ -34,6 +36,9 @@ _GROUP = re.compile(r"p1[0-9]")
 _PATIENT = re.compile(r"p[0-9]{8}")
 _STUDY = re.compile(r"s[0-9]{8}")
 _REPORT = re.compile(r"(?P<prefix>.*?)p1[0-9]/p[0-9]{8}/s[0-9]{8}\.txt")
+LARGEST_REPORT = 4 << 20
+"""Bytes; the largest report of MIMIC-CXR has some ten thousand."""
+
 _LOOK_AT = 20
 _READERS = 8
 
@@ -118,21 +123,31 @@ def decode_report(raw: bytes) -> str:
 class ReportTree:
     """Reports as files/pNN/pNNNNNNNN/sNNNNNNNN.txt."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, roots: Iterable[Path] = ()) -> None:
+        """`roots`: where links of the tree may lead to besides the tree itself."""
         self.base = base
         self.label = f"tree {base}"
+        self._places = real_places((base, *roots))
 
     def _path(self, key: StudyKey) -> Path:
         return self.base / (study_folder(*key) + ".txt")
 
     def _read(self, key: StudyKey) -> bytes | None:
+        path = self._path(key)
         try:
-            return self._path(key).read_bytes()
+            raw = read_regular(path, LARGEST_REPORT)
         except FileNotFoundError:
             return None
         except OSError as error:
             # The system's own message names the file, and with it the study and the patient.
             raise CxrbenchError(f"a report cannot be read: {error.strerror}", where=self.label) from None
+        if leads_out(str(path), self._places):
+            raise CxrbenchError(
+                "a report is, or lies behind, a link that leads out of the roots of the reports",
+                where=self.label,
+                fix="name the folder it leads to as a further root: cxrbench data add mimic-cxr --reports DIR DIR",
+            )
+        return raw
 
     def read_many(self, keys: Sequence[StudyKey], pool: ThreadPoolExecutor) -> list[bytes | None]:
         """The bytes of each report, None where the file is not there."""
@@ -177,6 +192,12 @@ class ReportZip:
     def read_many(self, keys: Sequence[StudyKey], pool: ThreadPoolExecutor) -> list[bytes | None]:
         """The bytes of each report, None where the archive has no such member (`pool` is not used: one file)."""
         found = [self._info(key) for key in keys]
+        if any(info is not None and info.file_size > LARGEST_REPORT for info in found):
+            raise CxrbenchError(
+                f"the archive holds a report of more than {LARGEST_REPORT:,} bytes, which none of MIMIC-CXR has",
+                where=str(self.path),
+                fix="download the archive again",
+            )
         try:
             return [None if info is None else self._archive.read(info) for info in found]
         except (zipfile.BadZipFile, OSError, RuntimeError, zlib.error):  # RuntimeError: encrypted; quotes the member
@@ -210,8 +231,10 @@ def _archive(path: Path) -> ReportZip | None:
     return None
 
 
-def find_reports(root: Path) -> Reports | None:
+def find_reports(root: Path, roots: Iterable[Path] = ()) -> Reports | None:
     """The reports at or below `root`: a zip, a folder with the zip, or the tree. None when there are none.
+
+    `roots`: all that were given, where links of the tree may lead to.
 
     Raises:
         CxrbenchError: there is no tree, and the archive is damaged.
@@ -221,7 +244,7 @@ def find_reports(root: Path) -> Reports | None:
         return archive if archive is not None and archive.holds_reports() else None
     base = next((each for each in tree_bases(root) if has_reports(each)), None)
     if base is not None:
-        return ReportTree(base)
+        return ReportTree(base, roots)
     packed = root / REPORTS_ZIP
     return _archive(packed) if packed.is_file() else None
 

@@ -75,7 +75,7 @@ def open_images(roots: Roots, extension: str | None = None) -> ImageFiles:
 def open_reports(roots: Roots) -> Reports:
     """The reports under the roots; an error when there are none."""
     given = roots.get("reports", ())
-    found = next((each for each in map(find_reports, given) if each is not None), None)
+    found = next((each for root in given if (each := find_reports(root, given)) is not None), None)
     if found is None:
         raise CxrbenchError(
             "mimic-cxr has no reports root" if not given else "the reports root holds neither a tree nor the archive",

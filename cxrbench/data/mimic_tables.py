@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxrbench.data.base import Roots
 from cxrbench.data.chexpert import LABELS
-from cxrbench.data.csv_rows import SEPARATORS, open_rows, wrong_separator
+from cxrbench.data.csv_rows import SEPARATORS, lines_of, open_rows, wrong_separator
 from cxrbench.data.mimic_files import DOWNLOADS
 from cxrbench.errors import CxrbenchError
 
@@ -82,9 +82,9 @@ def header(path: Path, separator: str = ",") -> tuple[str, ...]:
     try:
         with _unpacked(path) as file:
             line = file.readline(1 << 16).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error):
+        return tuple(next(csv.reader([line], delimiter=separator), ()))
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error):
         return ()
-    return tuple(next(csv.reader([line], delimiter=separator), ()))
 
 
 def kind_of(path: Path, separator: str = ",") -> str | None:
@@ -188,7 +188,7 @@ def read_table(path: Path, columns: Sequence[str]) -> Any:
 
     try:
         with _unpacked(path) as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
-            names, rows = open_rows(text, str(path), columns)
+            names, rows = open_rows(lines_of(text, str(path)), str(path), columns)
             places = [names.index(name) for name in columns]
             cells = ([row[place] for place in places] for _, row in rows)
             parts = [pandas.DataFrame(columns=list(columns), dtype=str)]

@@ -15,14 +15,20 @@ from typing import Any, NoReturn
 
 from cxrbench.data.text import decode
 from cxrbench.errors import CxrbenchError
+from cxrbench.reading import read_regular
 
 MAX_DIGITS = 4300
 """Python's own limit for turning text into a whole number, here whatever the interpreter is set to."""
 
+LARGEST = 4 << 30
+"""Bytes of a file; the largest annotation file of MIMIC-CXR has some hundred million."""
+
 _DEEP = 100
 """Where a text that is nested too deeply is pointed at."""
 
-_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]|-?Infinity|NaN|-?[0-9][0-9.eE+-]*', re.DOTALL)
+_TOKEN = re.compile(
+    r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]|-?Infinity|NaN|-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?', re.DOTALL
+)
 _TRAILING = re.compile(r"(?: starting)? at$")
 """How the parser's messages end where it means to go on with the position."""
 
@@ -83,7 +89,7 @@ def read(path: Path) -> Any:
         CxrbenchError: the file cannot be read, or is not JSON by these rules; with line and column or byte.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path, LARGEST)
     except OSError as error:
         raise CxrbenchError(f"the file cannot be read: {error.strerror}", where=str(path)) from error
     try:

@@ -1,0 +1,80 @@
+"""`cxrbench status RUN`: how far a run is, who is at work, who has died, what to type to go on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cxrbench.errors import Exit
+
+if TYPE_CHECKING:
+    from cxrbench.workers.view import RunView, ShardView
+
+SHOWN = 40
+"""Shards in the table: those at work or dead first; the others are counted."""
+
+
+def status(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    json_output: Annotated[bool, typer.Option("--json", help="Print an object, values unrounded.")] = False,
+) -> None:
+    """Show how far a run is: by shard, with rates, heartbeats and dead workers, and what to type to go on.
+
+    Exit code 3 where samples are left and nobody is at work. Example:
+
+        cxrbench status runs/demo-findings/demo-1a2b3c4d
+    """
+    from cxrbench.store import find_run
+    from cxrbench.workers.view import look
+
+    view = look(find_run(str(run)))
+    if json_output:
+        typer.echo(json.dumps(view.as_json(), indent=2, ensure_ascii=False))
+    else:
+        _show(view)
+    if view.left and not view.workers:
+        raise typer.Exit(Exit.UNDECIDED)
+
+
+def _show(view: RunView) -> None:
+    from cxrbench.cli.show import console, table
+
+    typer.echo(f"{view.model} on {view.task}")
+    pace = f", {view.rate:.1f}/s, about {view.seconds_left:.0f} s left" if view.seconds_left is not None else ""
+    typer.echo(
+        f"{view.answered} of {view.n_expected} answered, {view.failed} of them without a report, {view.left} left{pace}"
+    )
+    if view.dead:
+        typer.echo(f"{view.dead} workers are gone and have left work behind")
+    if view.late:
+        typer.echo(f"{view.late} rows came after their share was taken over and do not count")
+    order = {"working": 0, "loading": 0, "dead": 1, "silent": 1, "failed": 1, "stopped": 1}
+    shards = sorted(view.shards, key=lambda each: order.get(each.state, 2))[:SHOWN]
+    if shards:
+        made = table(["shard", "share", "where", "state", "answered", "failed", "left", "per s", "heartbeat"])
+        for each in sorted(shards, key=lambda each: each.shard):
+            made.add_row(*_cells(each))
+        console().print(made)
+    if len(view.shards) > len(shards):
+        typer.echo(f"{len(view.shards) - len(shards)} further shards are complete")
+    for each in shards:
+        if each.error:
+            typer.echo(f"shard {each.shard}: {each.error}")
+    typer.echo(f"to do: {view.todo}")
+
+
+def _cells(shard: ShardView) -> list[str]:
+    return [
+        shard.shard,
+        "-" if shard.rank is None else f"{shard.rank} ({shard.epoch})",
+        f"{shard.host} {shard.pid or ''}".strip()[-26:] or "-",
+        shard.state,
+        str(shard.answered),
+        str(shard.failed),
+        "-" if shard.left is None else str(shard.left),
+        "-" if shard.rate is None else f"{shard.rate:.1f}",
+        "-" if shard.beat is None else f"{shard.beat:.0f} s ago",
+    ]

@@ -1,0 +1,167 @@
+"""Long sequences that are not held in memory: small ones are tuples, large ones lie in a file without a name.
+
+A run over a whole data set has hundreds of thousands of samples, each some kilobytes as Python objects. What a program
+needs of them is to walk through them, or to take the one at a place. The file is private, has no name from the moment
+it is made, and goes with the process, however that ends. It lies where the system puts temporary files (TMPDIR).
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import tempfile
+import weakref
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Generic, TypeVar, overload
+
+LIMIT = 20_000
+"""Items up to which a sequence is a plain tuple."""
+
+BLOCK = 512
+"""Items read at a time in passing."""
+
+T = TypeVar("T")
+Plain = Any
+"""What `marshal` takes: None, numbers, texts, bytes, and tuples, lists and dicts of them."""
+
+
+class Spool(Sequence[T], Generic[T]):
+    """Items in a file. `unpack` makes an item of the plain value that was kept of it; reading is thread-safe."""
+
+    def __init__(self, unpack: Callable[[Plain], T]) -> None:
+        self._unpack = unpack
+        file = tempfile.TemporaryFile(buffering=1 << 16)  # noqa: SIM115 - closed with the last reference
+        self._file = file
+        self._ends = array("Q", [0])
+        weakref.finalize(self, file.close)
+
+    def add(self, value: Plain) -> None:
+        """Put one more at the end; not to be mixed with reading."""
+        body = marshal.dumps(value)
+        self._file.write(body)
+        self._ends.append(self._ends[-1] + len(body))
+
+    def close(self) -> None:
+        """Nothing more will be added."""
+        self._file.flush()
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[T, ...]: ...
+    def __getitem__(self, index: int | slice) -> T | tuple[T, ...]:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step == 1:
+                return tuple(self._between(start, max(start, stop)))
+            return tuple(self[each] for each in range(start, stop, step))
+        place = index + len(self) if index < 0 else index
+        if not 0 <= place < len(self):
+            raise IndexError(index)
+        return next(self._between(place, place + 1))
+
+    def __iter__(self) -> Iterator[T]:
+        for start in range(0, len(self), BLOCK):
+            yield from self._between(start, min(start + BLOCK, len(self)))
+
+    def _between(self, start: int, stop: int) -> Iterator[T]:
+        first, last = self._ends[start], self._ends[stop]
+        body = memoryview(os.pread(self._file.fileno(), last - first, first))
+        for place in range(start, stop):
+            yield self._unpack(marshal.loads(body[self._ends[place] - first : self._ends[place + 1] - first]))  # noqa: S302 - our own file
+
+
+class Growing(Generic[T]):
+    """Builds a sequence item by item: a tuple, or a `Spool` once there are more than `LIMIT`."""
+
+    def __init__(self, pack: Callable[[T], Plain], unpack: Callable[[Plain], T]) -> None:
+        self._pack, self._unpack = pack, unpack
+        self._items: list[T] = []
+        self._spool: Spool[T] | None = None
+
+    def append(self, item: T) -> None:
+        """Add an item."""
+        if self._spool is not None:
+            self._spool.add(self._pack(item))
+            return
+        self._items.append(item)
+        if len(self._items) > LIMIT:
+            self._spool = Spool(self._unpack)
+            for each in self._items:
+                self._spool.add(self._pack(each))
+            self._items = []
+
+    def extend(self, items: Iterable[T]) -> None:
+        """Add several items."""
+        for item in items:
+            self.append(item)
+
+    def __len__(self) -> int:
+        return len(self._items) if self._spool is None else len(self._spool)
+
+    def finish(self) -> Sequence[T]:
+        """The sequence; nothing can be added afterwards."""
+        if self._spool is None:
+            return tuple(self._items)
+        self._spool.close()
+        return self._spool
+
+
+class Each(Sequence[T], Generic[T]):
+    """Items made one by one when they are asked for: `make(i)` for i below `count`."""
+
+    def __init__(self, count: int, make: Callable[[int], T]) -> None:
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[T, ...]: ...
+    def __getitem__(self, index: int | slice) -> T | tuple[T, ...]:
+        if isinstance(index, slice):
+            return tuple(self._make(each) for each in range(*index.indices(self._count)))
+        place = index + self._count if index < 0 else index
+        if not 0 <= place < self._count:
+            raise IndexError(index)
+        return self._make(place)
+
+    def __iter__(self) -> Iterator[T]:
+        return (self._make(place) for place in range(self._count))
+
+
+class Passing(Sequence[T], Generic[T]):
+    """Something of every item of a sequence, made again in each pass: a column that is not kept."""
+
+    def __init__(self, items: Sequence[Any], make: Callable[[Any], T]) -> None:
+        self._items, self._make = items, make
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[T, ...]: ...
+    def __getitem__(self, index: int | slice) -> T | tuple[T, ...]:
+        if isinstance(index, slice):
+            return tuple(self._make(each) for each in self._items[index])
+        return self._make(self._items[index])
+
+    def __iter__(self) -> Iterator[T]:
+        return map(self._make, self._items)
+
+
+def blocks(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
+    """The items in tuples of `size`, the last one as it comes."""
+    waiting = iter(items)
+    while block := tuple(islice(waiting, size)):
+        yield block

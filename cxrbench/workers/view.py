@@ -1,0 +1,217 @@
+"""What is seen of a run from outside: how far it is, who is at work, who has died, what to type. Changes nothing."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cxrbench.claims import BEAT, Beat, Claim, Epoch, shard_name, this_machine
+from cxrbench.rows import row_heads
+from cxrbench.store import RunFolder
+from cxrbench.types import EMPTY, OK
+
+
+@dataclass(frozen=True, slots=True)
+class ShardView:
+    """A shard and its writer.
+
+    `state`: working, loading (no batch yet), done, stopped (asked to end), failed, dead (its process is gone), silent
+    (elsewhere, and no heartbeat came), closed (of an earlier epoch, or of one process). `answered` and `failed` (no
+    report) count rows; `left` is what this writer still had to do, None where nobody knows. `rate` in samples per
+    second, `beat` in seconds since the last heartbeat.
+    """
+
+    shard: str
+    epoch: int
+    rank: int | None
+    host: str
+    pid: int | None
+    state: str
+    answered: int
+    failed: int
+    left: int | None
+    rate: float | None
+    beat: float | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run. `late` rows were written by a worker after its share was taken over, and do not count."""
+
+    run: str
+    task: str
+    model: str
+    n_expected: int
+    answered: int
+    failed: int
+    left: int
+    rate: float
+    seconds_left: float | None
+    workers: int
+    dead: int
+    late: int
+    scored: bool
+    todo: str
+    shards: tuple[ShardView, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return {**asdict(self), "shards": [asdict(each) for each in self.shards]}
+
+
+def look(run: RunFolder) -> RunView:
+    """Look at a run folder, for some seconds where its workers are on other machines.
+
+    Raises:
+        CxrbenchError: there is no run, or a file of it is damaged.
+    """
+    manifest = run.manifest()
+    seals, claims = run.claims.seals(), run.claims.claims()
+    last = run.claims.last_epoch()
+    outcomes: dict[str, str] = {}
+    counts: dict[str, Counter[bool]] = {}
+    late = 0
+    for file in run.shards("predictions"):
+        counts[file.stem] = Counter()
+        for sample_id, outcome in row_heads(file, seals.get(file.stem)):
+            outcomes[sample_id] = outcome
+            counts[file.stem][outcome in (OK, EMPTY)] += 1
+        if file.stem in seals:
+            late += _late(file, sum(counts[file.stem].values()))
+    shards = [*_of_one_process(run, counts, last), *_of_workers(run, claims, last, counts)]
+    working = [each for each in shards if each.state in ("working", "loading")]
+    rate = sum(each.rate or 0.0 for each in working)
+    left = manifest.n_expected - len(outcomes)
+    return RunView(
+        run=str(run.path),
+        task=manifest.identity["task"]["name"],
+        model=manifest.identity["model"].get("name", ""),
+        n_expected=manifest.n_expected,
+        answered=len(outcomes),
+        failed=sum(outcome not in (OK, EMPTY) for outcome in outcomes.values()),
+        left=left,
+        rate=rate,
+        seconds_left=left / rate if rate else None,
+        workers=len(working),
+        dead=sum(each.state in ("dead", "silent") for each in shards),
+        late=late,
+        scored=(run.path / "summary.json").exists(),
+        todo=_todo(run, left, working, last),
+        shards=tuple(shards),
+    )
+
+
+def _late(file: Path, counted: int) -> int:
+    with file.open("rb") as handle:
+        return sum(line.endswith(b"\n") for line in handle) - counted
+
+
+def _todo(run: RunFolder, left: int, working: Sequence[ShardView], last: Epoch | None) -> str:
+    if working:
+        return "wait: it is at work"
+    if not left:
+        return (
+            f"cxrbench runs show {run.path}" if (run.path / "summary.json").exists() else f"cxrbench score {run.path}"
+        )
+    workers = f" --workers {last.world}" if last is not None and last.world > 1 else ""
+    return f"cxrbench run --resume {run.path}{workers}"
+
+
+def _of_one_process(run: RunFolder, counts: Mapping[str, Counter[bool]], last: Epoch | None) -> list[ShardView]:
+    """Shard 0 belongs to a process that holds the folder's lock and keeps no heartbeat."""
+    name = shard_name(0)
+    if name not in counts:
+        return []
+    holder = lock_holder(run.path / "lock") if last is None else None
+    rows = counts[name]
+    state = "working" if holder is not None else "closed"
+    return [
+        ShardView(name, 0, None, "", holder, state, rows.total(), rows[False], None, None, None)
+    ]  # fmt: skip
+
+
+def lock_holder(lock: Path) -> int | None:
+    """The process of this machine that holds a run's lock; None without one, or where the system does not tell."""
+    try:
+        inode = lock.stat().st_ino
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            words = line.split()
+            if words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode):
+                return int(words[4])
+    except (OSError, IndexError, ValueError):
+        return None
+    return None
+
+
+def _of_workers(
+    run: RunFolder, claims: Sequence[Claim], last: Epoch | None, counts: Mapping[str, Counter[bool]]
+) -> list[ShardView]:
+    beats = {claim.shard: run.claims.beat(claim.shard) for claim in claims}
+    newest = {(claim.epoch, claim.rank): claim.shard for claim in claims}
+    open_ = [
+        claim
+        for claim in claims
+        if last is not None and claim.epoch == last.number and newest[claim.epoch, claim.rank] == claim.shard
+    ]
+    elsewhere = [claim for claim in open_ if claim.place.machine != this_machine() and _at_work(beats[claim.shard])]
+    ticking = _watch(run, elsewhere)
+    return [
+        _shard(claim, beats[claim.shard], counts.get(shard_name(claim.shard), Counter()), claim in open_, ticking)
+        for claim in claims
+    ]
+
+
+def _at_work(beat: Beat | None) -> bool:
+    return beat is None or beat.state == "working"
+
+
+def _watch(run: RunFolder, claims: Sequence[Claim]) -> set[int]:
+    """The shards whose heartbeat comes in while we watch."""
+    before = {claim.shard: run.claims.beat(claim.shard) for claim in claims}
+    until = time.monotonic() + 3 * BEAT
+    found: set[int] = set()
+    while len(found) < len(before) and time.monotonic() < until:
+        time.sleep(0.2)
+        found |= {shard for shard, beat in before.items() if run.claims.beat(shard) != beat}
+    return found
+
+
+def _shard(claim: Claim, beat: Beat | None, rows: Counter[bool], is_open: bool, ticking: set[int]) -> ShardView:
+    state = _state(claim, beat, is_open, ticking)
+    here = claim.place.machine == this_machine()
+    seconds = beat.clock - claim.place.clock if beat is not None else 0.0
+    age = None
+    if beat is not None:
+        age = max(0.0, time.monotonic() - beat.clock if here else time.time() - beat.wall)
+    return ShardView(
+        shard=shard_name(claim.shard),
+        epoch=claim.epoch,
+        rank=claim.rank,
+        host=claim.place.host,
+        pid=claim.place.pid,
+        state=state,
+        answered=rows.total(),
+        failed=rows[False],
+        left=max(0, beat.samples - rows.total()) if beat is not None and is_open else None,
+        rate=beat.answered / seconds if beat is not None and seconds > 0 and beat.answered else None,
+        beat=age,
+        error=str(beat.error.get("what", "")) if beat is not None and state == "failed" else "",
+    )
+
+
+def _state(claim: Claim, beat: Beat | None, is_open: bool, ticking: set[int]) -> str:
+    if not is_open:
+        return "closed"
+    if beat is not None and beat.state != "working":
+        return beat.state
+    alive = claim.place.alive()
+    if alive is False:
+        return "dead"
+    if alive is None and claim.shard not in ticking:
+        return "silent"
+    return "working" if beat is not None and beat.answered else "loading"

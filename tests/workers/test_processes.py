@@ -1,0 +1,191 @@
+"""`--workers N`: any number of processes fill one run folder, whatever is killed when; every sample exactly once."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+from cxrbench.store import RunFolder
+from tests.workers.trial import Trial, bytes_of_shards, end, size, wait_for_bytes, workers_of
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory):
+    made = Trial(tmp_path_factory.mktemp("trial"))
+    made.finish(made.place / "whole")
+    return made
+
+
+@pytest.mark.slow
+def test_workers_write_what_one_process_writes(trial, tmp_path):
+    out = tmp_path / "run"
+    trial.finish(out, "--workers", 3)
+    assert trial.answers(out) == trial.answers(trial.place / "whole")
+    assert sorted(file.name for file in (out / "predictions").iterdir()) == ["0001.jsonl", "0002.jsonl", "0003.jsonl"]
+    assert len(RunFolder(out).manifest().circumstances) == 3
+    speed = json.loads((out / "summary.json").read_text())["speed"]
+    assert speed["segments"] == 1
+    assert speed["reports"] == trial.samples
+    # 48 batches of 20 ms on three workers: side by side, and not faster than that.
+    assert 48 * 0.02 / 3 <= speed["seconds"] < 48 * 0.02
+
+
+def test_kills_at_any_moment_lose_nothing_that_was_written(trial, tmp_path):
+    """The coordinator, then every process at once, then a worker alone, with another number of workers each time."""
+    out = tmp_path / "run"
+    draw = random.Random(0)
+    for victim, workers in (("coordinator", 3), ("all", 2), ("worker", 3)):
+        process = trial.start(out, "--workers", workers)
+        assert wait_for_bytes(out, size(out) + draw.randrange(200, 1500), process)
+        doomed = {
+            "coordinator": [process.pid],
+            "all": [process.pid, *workers_of(out)],
+            "worker": workers_of(out)[:1],
+        }[victim]
+        for pid in doomed:
+            os.kill(pid, signal.SIGKILL)
+        before, counted = bytes_of_shards(out), trial.answers(out)
+        code, said = end(process)
+        assert code == (0 if victim == "worker" else -9), said
+        after = bytes_of_shards(out)
+        assert all(after[name].startswith(rows) for name, rows in before.items())
+        assert trial.answers(out).items() >= counted.items()
+    assert trial.answers(out) == trial.answers(trial.place / "whole")
+
+
+@pytest.mark.slow
+def test_pre_emption_keeps_the_batch_in_flight_and_ends_in_time(trial, tmp_path):
+    out = tmp_path / "run"
+    process = trial.start(out, "--workers", 2)
+    assert wait_for_bytes(out, 800, process)
+    asked = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    code, said = end(process)
+    assert time.monotonic() - asked < 5
+    assert code == 4
+    assert "stopped: the process was asked to end; what was written is kept" in said
+    claims = RunFolder(out).claims
+    assert {claims.beat(claim.shard).state for claim in claims.claims()} == {"stopped"}
+    for file in (out / "predictions").iterdir():
+        assert file.read_bytes().endswith(b"\n")
+    trial.finish(out, "--workers", 3)
+    assert trial.answers(out) == trial.answers(trial.place / "whole")
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_again_and_again_ends_the_run(tmp_path):
+    made = Trial(tmp_path / "trial", samples=6)
+    made.words[1] = "sleeper:0:3"
+    code, said = end(made.start(tmp_path / "run", "--workers", 2))
+    assert code == 4
+    assert "worker 1 died 3 times without an answer in between (by signal SIGKILL)" in said
+    made.words[1] = "sleeper:0"
+    made.finish(tmp_path / "run")
+    assert len(made.answers(tmp_path / "run")) == 6
+
+
+def test_an_error_of_a_worker_is_that_of_the_run(trial, tmp_path):
+    words = [*trial.words]
+    try:
+        trial.words[-1] = "0"
+        process = trial.start(tmp_path / "run", "--workers", 2, "--set", "nothing=1", "--model", "always-normal")
+        code, said = end(process)
+    finally:
+        trial.words = words
+    assert code == 2
+    assert "--set nothing would change nothing" in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_two_coordinators_are_one_too_many(trial, tmp_path):
+    out = tmp_path / "run"
+    first = trial.start(out, "--workers", 2)
+    assert wait_for_bytes(out, 300, first)
+    code, said = end(trial.start(out, "--workers", 2))
+    assert code == 4
+    assert f"another process (pid {first.pid}) is writing this run" in said
+    assert end(first)[0] == 0
+    assert trial.answers(out) == trial.answers(trial.place / "whole")
+
+
+@pytest.mark.slow
+def test_ranks_of_a_scheduler_share_a_run_and_the_last_one_scores(trial, tmp_path):
+    out = tmp_path / "run"
+    ranks = [
+        trial.start(out, environment={"RANK": str(rank), "WORLD_SIZE": "3", "LOCAL_RANK": str(rank)})
+        for rank in range(3)
+    ]
+    ends = [end(each) for each in ranks]
+    assert [code for code, _ in ends] == [0, 0, 0], ends
+    assert trial.answers(out) == trial.answers(trial.place / "whole")
+    assert (out / "summary.json").exists()
+    assert len(RunFolder(out).claims.epochs()) == 1
+
+
+def test_a_rank_that_is_started_again_goes_on_with_its_share(trial, tmp_path):
+    out = tmp_path / "run"
+    array = {"SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_MIN": "0"}
+    first = trial.start(out, environment={**array, "SLURM_ARRAY_TASK_ID": "0"})
+    assert wait_for_bytes(out, 900, first)
+    first.kill()
+    end(first)
+    # The other one comes when the first has long gone, as tasks of an array do; then the first is queued again.
+    said = trial.finish(out, environment={**array, "SLURM_ARRAY_TASK_ID": "1"})
+    assert "Slurm (SLURM_ARRAY_TASK_ID) made this share 1 of 2" in said
+    assert not (out / "summary.json").exists()
+    trial.finish(out, environment={**array, "SLURM_ARRAY_TASK_ID": "0"})
+    assert trial.answers(out) == trial.answers(trial.place / "whole")
+    assert (out / "summary.json").exists()
+    assert [claim.rank for claim in RunFolder(out).claims.claims()] == [0, 1, 0]
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A real file system of 400 KiB, where the machine lets us mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)], capture_output=True).returncode:
+        pytest.skip("mounting a small file system is not allowed here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("room", [20_480, 40_960, 61_440])
+def test_a_disk_that_fills_up_under_workers_is_said_and_the_run_goes_on_with_room(trial, disk, room):
+    ballast, out = disk / "ballast", disk / "run"
+    with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(b"\0" * 4096)
+    os.truncate(ballast, ballast.stat().st_size // 4096 * 4096 - room)
+    code, said = end(trial.start(out, "--workers", 2))
+    assert code == 4, said
+    assert "the disk is full; everything written so far is kept" in said
+    ballast.unlink()
+    trial.finish(out, "--workers", 2)
+    assert trial.answers(out) == trial.answers(trial.place / "whole")
+
+
+@pytest.mark.slow
+def test_permission_that_is_lost_is_said_and_the_run_goes_on_when_it_is_back(trial, disk):
+    out = disk / "run"
+    process = trial.start(out, "--workers", 2)
+    assert wait_for_bytes(out, 500, process)
+    for pid in [process.pid, *workers_of(out)]:
+        os.kill(pid, signal.SIGKILL)
+    end(process)
+    # The last of them may still be dying; a file open for writing keeps a file system from becoming read-only.
+    until = time.monotonic() + 30
+    while subprocess.run(["mount", "-o", "remount,ro", str(disk)], capture_output=True).returncode:
+        assert time.monotonic() < until
+    code, said = end(trial.start(out, "--workers", 2))
+    assert code == 4, said
+    assert "the folder cannot be written" in said
+    subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+    trial.finish(out, "--workers", 3)
+    assert trial.answers(out) == trial.answers(trial.place / "whole")
