@@ -35,7 +35,7 @@ def start(*words):
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-PROGRESS = re.compile(r"[^:\n]+: \d+( of \d+)?(, \d+\.\d/s)?(, about \d+ s left)?\n")
+PROGRESS = re.compile(r"[^:\n]+: \d+( to do| of \d+)?(, \d+\.\d/s)?(, about \d+ s left)?\n")
 """A line of cxrbench.cli.progress, which comes where the machine is so busy that a small run takes ten seconds."""
 
 
@@ -209,10 +209,11 @@ def test_a_sampling_model_killed_in_the_middle_writes_the_same_texts(tmp_path):
     assert answers(run) == answers(tmp_path / "whole")
     assert len(json.loads((run / "manifest.json").read_text())["circumstances"]) == 2
     assert len({row["text"] for row in rows(run)}) > 1
-    # Killed between the rows of a batch and its time: these reports have no speed.
+    # Killed between the rows of a batch and its time, these reports would have no speed; killed while both are forced
+    # to disk, they have: only what has a time counts.
     timed = {json.loads(line)["batch"] for line in (run / "batches/0000.jsonl").read_text().splitlines()}
-    assert len(timed) == 2
-    assert json.loads((run / "summary.json").read_text())["speed"]["reports"] == 4
+    assert len(timed) in (2, 3)
+    assert json.loads((run / "summary.json").read_text())["speed"]["reports"] == 2 * len(timed)
 
 
 def test_a_torn_last_line_is_said_by_score_and_mended_by_run(cli, tmp_path):
