@@ -25,6 +25,7 @@ NEEDS = {
     "fuzz": "the extra fuzz (atheris)",
     "first_command": "the network (it installs into a fresh environment)",
     "iu_counts": "a copy of the IU X-ray collection (an argument)",
+    "kill_ray": "the extra `ray`",
     "meteor": "the openly licensed data beside the checkout, and Java",
     "published": "a case file of the openly licensed data (an argument)",
     "text_conventions": "the openly licensed data beside the checkout",

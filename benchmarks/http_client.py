@@ -59,6 +59,9 @@ async def serve(pipe: Connection) -> None:
             except (asyncio.IncompleteReadError, ConnectionError):
                 writer.close()
                 return
+            if head.startswith(b"GET"):  # the list of models, which it has not
+                writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+                continue
             length = head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]
             await reader.readexactly(int(length))
             writer.write(RESPONSE)

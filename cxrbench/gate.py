@@ -27,11 +27,13 @@ from cxrbench.stats import Interval, Table, Valued, Values, difference, point
 from cxrbench.stats_tests import (
     Pair,
     Randomisation,
+    few_patients,
     holm,
     minimum_detectable_effect,
     non_inferiority,
     paired_bootstrap,
     paired_randomisation,
+    patient_worth,
 )
 from cxrbench.types import Verdict
 
@@ -48,6 +50,7 @@ class Finding:
     baseline", `p_holm` adjusts it over the blocking metrics. `mde`: smallest drop a one-sided test of this size finds
     with probability 0.8. `discordant`: clusters on which the runs differ in this value; `size`: how often the test of
     "worse" at alpha alarms by chance, given these. At 0 no p could be small enough, and Holm does not count the test.
+    `worth`: the drop when one cluster is lost; a pass within a margin of fewer than three such says so.
     """
 
     kind: Kind
@@ -68,6 +71,7 @@ class Finding:
     clusters: int = 0
     discordant: int | None = None
     size: float | None = None
+    worth: float | None = None
     higher_is_better: bool | None = None
     signature: str = ""
 
@@ -269,6 +273,7 @@ class _Measured:
     intervals: Mapping[str, Interval]
     tests: Mapping[str, Randomisation]
     mde: Mapping[str, float | None]
+    table: Table
     n: int
 
 
@@ -286,7 +291,7 @@ def measure(
         scored = pair[0].scored
         out[key] = _Measured(
             point(pair[0].take(scored)), point(pair[1].take(scored)), intervals[key], tests[key],
-            {name: effect.effect for name, effect in effects.items()}, int(scored.sum()),
+            {name: effect.effect for name, effect in effects.items()}, pair[0], int(scored.sum()),
         )  # fmt: skip
     return out
 
@@ -298,8 +303,12 @@ def _finding(check: Check, blocking: bool, measured: _Measured, baseline: Eviden
     judged = non_inferiority(interval, check.margin, higher_is_better=better)
     p = test.p_less if better else test.p_greater
     reason = judged.reason
-    if judged.status != "pass" and interval.low is not None and test.size < _LEVEL * alpha:
-        reason = f"{_few(test, str(baseline.about['cluster_unit']), alpha)}; {reason}"
+    unit = str(baseline.about["cluster_unit"])
+    worth = patient_worth(measured.table, baseline.clusters, {check.value: better})[check.value]
+    if judged.status == "pass":
+        reason = "; ".join(filter(None, (reason, few_patients(check.margin, worth, unit))))
+    elif interval.low is not None and test.size < _LEVEL * alpha:
+        reason = f"{_few(test, unit, alpha)}; {reason}"
     return Finding(
         "metric",
         check.name,
@@ -318,6 +327,7 @@ def _finding(check: Check, blocking: bool, measured: _Measured, baseline: Eviden
         clusters=interval.clusters,
         discordant=test.discordant,
         size=_number(test.size),
+        worth=worth,
         higher_is_better=better,
     )
 

@@ -22,7 +22,7 @@ from cxrbench.gate import wanted
 from cxrbench.gate_evidence import Evidence, aligned, reordered
 from cxrbench.gate_policy import Check, Policy
 from cxrbench.stats import Clusters, Floats, Table, difference, jackknife
-from cxrbench.stats_tests import detectable
+from cxrbench.stats_tests import detectable, few_patients, patient_worth
 
 DRAWS = 20_000
 CORRELATIONS = (0.0, 0.5, 0.8)
@@ -43,13 +43,15 @@ class Outlook:
     """One blocking check: its noise, the drop it can show, and how it would come out by itself.
 
     `mde`: smallest drop that a one-sided test finds with probability 0.8, and as well the smallest margin within which
-    an unchanged model passes with that probability. `unchanged` and `dropped` (by the margin) are about this check.
+    an unchanged model passes with that probability. `worth`: the drop when one patient is lost. `unchanged` and
+    `dropped` (by the margin) are about this check.
     """
 
     name: str
     margin: float
     standard_error: float
     mde: float
+    worth: float | None
     unchanged: Chances
     dropped: Chances
 
@@ -86,13 +88,21 @@ def plan(baseline: Evidence, policy: Policy, pilot: Evidence | None = None, seed
             fix="score the run, then make the baseline again: cxrbench gate baseline RUN -o FILE",
             code=Exit.UNDECIDED,
         )
+    worths = [_worth(check, baseline) for check in checks]
     if pilot is not None:
-        return [_outlook(checks, _measured(checks, baseline, pilot), policy, "measured on the pilot", None, seed)]
+        noise = _measured(checks, baseline, pilot)
+        return [_outlook(checks, worths, noise, policy, "measured on the pilot", None, seed)]
     own = _covariance([baseline.columns[check.metric].table for check in checks], checks, baseline.clusters)
     return [
-        _outlook(checks, 2 * (1 - each) * own, policy, f"two runs correlated by {each:g}, assumed", each, seed)
+        _outlook(checks, worths, 2 * (1 - each) * own, policy, f"two runs correlated by {each:g}, assumed", each, seed)
         for each in CORRELATIONS
     ]
+
+
+def _worth(check: Check, baseline: Evidence) -> float | None:
+    column = baseline.columns[check.metric]
+    better = bool(column.metric.values[check.value].higher_is_better)
+    return patient_worth(column.table, baseline.clusters, {check.value: better})[check.value]
 
 
 def _measured(checks: Sequence[Check], baseline: Evidence, pilot: Evidence) -> Floats:
@@ -137,7 +147,13 @@ def _covariance(tables: Sequence[Table], checks: Sequence[Check], clusters: Sequ
 
 
 def _outlook(
-    checks: Sequence[Check], covariance: Floats, policy: Policy, noise: str, correlation: float | None, seed: int
+    checks: Sequence[Check],
+    worths: Sequence[float | None],
+    covariance: Floats,
+    policy: Policy,
+    noise: str,
+    correlation: float | None,
+    seed: int,
 ) -> Plan:
     errors = np.sqrt(np.diag(covariance))
     margins = np.array([check.margin for check in checks])
@@ -152,6 +168,7 @@ def _outlook(
             check.margin,
             float(errors[i]),
             detectable(float(errors[i]), 1, alpha=policy.alpha),
+            worths[i],
             _chances(*(part[:, [i]] for part in unchanged)),
             _chances(*(part[:, [i]] for part in dropped)),
         )
@@ -201,6 +218,13 @@ def advice(found: Plan) -> list[str]:
     ]
 
 
+def too_fine(plans: Sequence[Plan], baseline: Evidence) -> list[str]:
+    """Margins worth so few patients that a worse run may differ on none: said whatever the noise is."""
+    unit = str(baseline.about["cluster_unit"])
+    said = [(each.name, few_patients(each.margin, each.worth, unit)) for each in plans[0].checks]
+    return [f"{name}: {why}" for name, why in said if why]
+
+
 def as_json(plans: Sequence[Plan], baseline: Evidence, policy: Policy) -> dict[str, Any]:
     """What `gate plan --json` prints."""
     from dataclasses import asdict
@@ -212,5 +236,6 @@ def as_json(plans: Sequence[Plan], baseline: Evidence, policy: Policy) -> dict[s
         "cluster_unit": baseline.about["cluster_unit"],
         "alpha": policy.alpha,
         "policy": policy.name,
+        "few_patients": too_fine(plans, baseline),
         "plans": [asdict(each) | {"advice": advice(each)} for each in plans],
     }

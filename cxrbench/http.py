@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+NOBODY = "nobody listens at the server's port"
 PROBES = 3
 """Attempts to reach a server before the first sample: a wrong port should not take a minute to be told."""
 
@@ -401,7 +402,7 @@ def _trouble(error: Exception, endpoint: Endpoint) -> Trouble:
         )
         return Trouble(fatal.what, fatal=fatal)
     if any(isinstance(each, ConnectionRefusedError) for each in _causes(error)):
-        return Trouble("nobody listens at the server's port")
+        return Trouble(NOBODY)
     if any("Timeout" in kind for kind in kinds):
         return Trouble("no answer in time")
     return Trouble(f"the connection broke ({kinds[0]})")

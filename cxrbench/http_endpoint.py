@@ -28,6 +28,7 @@ from cxrbench.types import Access
 
 WHERE = "the endpoint's URL"
 _EXAMPLE = "as in http://127.0.0.1:8000/v1, https://HOST/v1 or unix:/run/server.sock"
+UNKNOWN = "is not known to this machine's resolver"
 _PORTS = {"http": 80, "https": 443}
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
 _NAME = rf"{_LABEL}(?:\.{_LABEL})*"
@@ -188,7 +189,7 @@ async def resolve(endpoint: Endpoint, *, secret: bool) -> tuple[str, ...]:
             found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
             raise CxrbenchError(
-                f"the host {endpoint.host} is not known to this machine's resolver",
+                f"the host {endpoint.host} {UNKNOWN}",
                 where=WHERE,
                 fix="correct the name; on a machine without a network, use loopback or a Unix socket",
                 code=Exit.INFRASTRUCTURE,

@@ -149,10 +149,10 @@ def measure(
     resources: Resources = ALONE,
     dataset: str | None = None,
     progress: Progress = unwatched,
-) -> tuple[list[Measured], dict[str, str], list[str]]:
-    """Every metric's primary values of every report; those that cannot be had with the reason; notes on judges.
+) -> tuple[list[Measured], dict[str, str], dict[str, int], list[str]]:
+    """Every metric's primary values of every report; those that cannot be had with the reason; open ones; notes.
 
-    Contexts are learnt from the references of the study.
+    Open are reports that a judge has still to answer for, by metric. Contexts are learnt from the study's references.
     """
     predictions = {s.sample_id: Prediction(s.sample_id, OK, text) for s, text in zip(samples, texts, strict=True)}
     resources = with_store(resources, dataset)
@@ -175,7 +175,13 @@ def measure(
     judge = resources.judge
     scored = [each for each in results if each.metric.judge and each.statistics is not None]
     tags = dict.fromkeys(each.context.data["rubrics"] for each in scored)
-    return found, left, [line for tag in tags for line in judge.told(tag)]
+    notes = [line for tag in tags for line in judge.told(tag)]
+    if len({int(np.isfinite(each.values).sum()) for each in found}) > 1:
+        notes.append(
+            "where a row has another number of reports behind it (n), it is of other reports: failures are not missing"
+            " at random, so such rows are not compared"
+        )
+    return found, left, {each.metric.key: each.pending for each in results if each.pending}, notes
 
 
 def _primary(scored: Scored) -> list[Measured]:
@@ -210,7 +216,7 @@ def study(
     """
     samples = [Sample(each.sample_id, each.sample_id, each.case, normalise(TEXT, each.reference)) for each in rated]
     _check_ids(samples)
-    found, left, notes = measure(samples, [each.candidate for each in rated], named, resources, None, progress)
+    found, left, open_, notes = measure(samples, [each.candidate for each in rated], named, resources, None, progress)
     _check_any(found, left)
     cases = [each.case for each in rated]
     targets = {name: np.array([each.human[name] for each in rated]) for name in rated[0].human}
@@ -229,7 +235,7 @@ def study(
         for each in found
     }  # fmt: skip
     return {"n": len(rated), "cases": len(set(cases)), "ci_level": level, "metrics": metrics, "not_scored": left,
-            "notes": notes}  # fmt: skip
+            "not_judged": open_, "notes": notes}  # fmt: skip
 
 
 def planted_study(
@@ -251,7 +257,7 @@ def planted_study(
         for i, each in enumerate(together)
     ]  # fmt: skip
     texts = [each.text for each in together]
-    found, left, notes = measure(samples, texts, named, resources, Phantom.name, progress)
+    found, left, open_, notes = measure(samples, texts, named, resources, Phantom.name, progress)
     _check_any(found, left)
     patients = [each.study.patient_id or each.study.study_id for each in items]
     profile = {
@@ -277,7 +283,7 @@ def planted_study(
     return {
         "n": len(together), "cases": len(set(patients)), "ci_level": level,
         "kinds": [*planted.KINDS, planted.STRANGER], "profile": profile, "metrics": metrics, "not_scored": left,
-        "notes": notes,
+        "not_judged": open_, "notes": notes,
     }  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 Per group a value and its interval, and the gap: the group minus all other samples, or minus one group that is named
 (`original`, say, where groups are variants of the same studies: patients are resampled, so pairs stay together). Cells
-of few patients are hidden, and where that leaves one hidden cell alone the next smallest too, as the total would tell.
+of few scored patients are hidden, and further ones until the hidden are two and together of enough patients: what is
+shown, the gaps and the total tell of all hidden cells together.
 """
 
 from __future__ import annotations
@@ -65,8 +66,7 @@ def run_groups(
                 f"{column!r} has no group {against!r}{suggest(against, groups)}",
                 where="--against", fix=f"one of: {', '.join(groups)}",
             )  # fmt: skip
-        hidden = _hidden(groups, clusters, fewest)
-        out[column] = {each.metric.key: _values(each, groups, hidden, clusters, confidence, against) for each in scored}
+        out[column] = {each.metric.key: _values(each, groups, fewest, clusters, confidence, against) for each in scored}
     return {
         "task": run.manifest().identity["task"]["name"],
         "model": run.manifest().identity["model"].get("name", ""),
@@ -84,18 +84,26 @@ def _primary(scored: Scored) -> list[str]:
 
 
 def _hidden(groups: Groups, clusters: Sequence[str], fewest: int) -> frozenset[str]:
-    """Groups of fewer patients, and the next smallest where one would be hidden alone."""
-    sizes = {name: len({clusters[int(i)] for i in np.flatnonzero(mask)}) for name, mask in groups.items()}
-    few = {name for name, size in sizes.items() if size < fewest}
-    if len(few) == 1 and len(groups) > 1:
-        few.add(min((name for name in groups if name not in few), key=lambda name: (sizes[name], name)))
+    """Groups of fewer patients, and the next smallest until what is hidden is no single cell and of enough patients."""
+    members = {name: _patients(mask, clusters) for name, mask in groups.items()}
+    by_size = sorted((name for name in groups if members[name]), key=lambda name: (len(members[name]), name))
+    few: list[str] = []
+    together: set[str] = set()
+    for name in by_size:
+        if len(members[name]) < fewest or (few and (len(few) == 1 or len(together) < fewest)):
+            few.append(name)
+            together |= members[name]
     return frozenset(few)
+
+
+def _patients(mask: Mask, clusters: Sequence[str]) -> set[str]:
+    return {clusters[int(i)] for i in np.flatnonzero(mask)}
 
 
 def _values(
     scored: Scored,
     groups: Groups,
-    hidden: frozenset[str],
+    fewest: int,
     clusters: Sequence[str],
     confidence: Confidence,
     against: str | None,
@@ -107,10 +115,16 @@ def _values(
         "seed": confidence.seed,
         "method": "percentile",
     }
-    shown = {name: mask & table.scored for name, mask in groups.items() if name not in hidden}
-    shown = {name: mask for name, mask in shown.items() if mask.any()}
+    held = {name: mask & table.scored for name, mask in groups.items()}
+    hidden = _hidden(held, clusters, fewest)
+    shown = {name: mask for name, mask in held.items() if name not in hidden and mask.any()}
     alone = {name: _only(table, mask) for name, mask in shown.items()}
-    gaps = {name: pair for name, mask in shown.items() if (pair := _gap(table, mask, groups, name, against, hidden))}
+    if against is None:  # what a group is held against must be of enough patients, as a group must
+        rests = {name: table.scored & ~groups[name] for name in shown}
+        rests = {name: rest for name, rest in rests.items() if len(_patients(rest, clusters)) >= fewest}
+    else:
+        rests = {} if against in hidden else {name: held[against] for name in shown if name != against}
+    gaps = {name: gap_table(_only(table, shown[name] | rest), shown[name]) for name, rest in rests.items()}
     intervals: Mapping[str, Mapping[str, Interval]] = {}
     gap_intervals: Mapping[str, Mapping[str, Interval]] = {}
     if confidence.replicates and alone:
@@ -119,14 +133,14 @@ def _values(
     out: dict[str, Any] = {}
     for value in _primary(scored):
         cells: dict[str, Any] = {}
-        for name, mask in groups.items():
+        for name in groups:
             if name in hidden:
                 cells[name] = {"hidden": True}
             elif name in shown:
                 cells[name] = {
                     "hidden": False,
                     "n": int(shown[name].sum()),
-                    "clusters": len({clusters[int(i)] for i in np.flatnonzero(mask & table.scored)}),
+                    "clusters": len(_patients(shown[name], clusters)),
                     "value": number(point(table.take(shown[name]))[value]),
                     "ci": _ends(intervals, name, value),
                     "gap": number(point(gaps[name])[value]) if name in gaps else None,
@@ -143,18 +157,6 @@ def _values(
 
 def _only(table: Table, mask: Mask) -> Table:
     return Table(np.where(mask[:, None], table.rows, 0.0), table.metric)
-
-
-def _gap(
-    table: Table, mask: Mask, groups: Groups, name: str, against: str | None, hidden: frozenset[str]
-) -> Table | None:
-    """The group minus what it is held against; None where there is nothing to hold it against, or that is hidden."""
-    if against is None:
-        rest = table.scored & ~groups[name]
-        return gap_table(_only(table, table.scored), mask) if rest.any() else None
-    if name == against or against in hidden:
-        return None
-    return gap_table(_only(table, table.scored & (mask | groups[against])), mask)
 
 
 def _ends(found: Mapping[str, Mapping[str, Interval]], name: str, value: str) -> list[float] | None:

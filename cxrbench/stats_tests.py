@@ -197,6 +197,46 @@ def minimum_detectable_effect(
     return out
 
 
+FEW_PATIENTS = 3
+"""A margin worth fewer patients than this is not ruled out by runs that differ on none: exp(-3) is 5 %."""
+
+
+def patient_worth(
+    table: Table, clusters: Sequence[Hashable], higher_is_better: Mapping[str, bool]
+) -> dict[str, float | None]:
+    """How much a value falls when one cluster is lost: when its own value becomes the worst that a cluster has.
+
+    Lost to zero where all clusters that have a value of their own (a label some of them have) are alike. None for a
+    metric that is no function of sums: it has no value of a cluster.
+    """
+    kept, groups = _scored(table, clusters)
+    if not kept.metric.additive:
+        return dict.fromkeys(higher_is_better)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = kept.metric.value(groups.sums(kept.rows))
+    out: dict[str, float | None] = {}
+    for name, better in higher_is_better.items():
+        own = values[name][np.isfinite(values[name])]
+        out[name] = _worth(own, better) if len(own) else None
+    return out
+
+
+def _worth(own: Floats, higher_is_better: bool) -> float:
+    alike = float(np.ptp(own)) < 1e-12
+    worst = 0.0 if alike else float(own.min() if higher_is_better else own.max())
+    return float(np.abs(own - worst).mean() / len(own))
+
+
+def few_patients(margin: float, worth: float | None, unit: str) -> str:
+    """What must be said of a margin that is worth few patients; empty where it is worth enough, or nobody knows."""
+    if not worth or margin >= FEW_PATIENTS * worth:
+        return ""
+    return (
+        f"the margin is worth {margin / worth:.1f} {unit}s, fewer than {FEW_PATIENTS}: "
+        "a run that is worse by it may differ on none here and pass"
+    )
+
+
 def aa_check(
     table: Table, clusters: Sequence[Hashable], *, splits: int = 2_000, alpha: float = 0.05, seed: int = 0
 ) -> dict[str, AaCheck]:

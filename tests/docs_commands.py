@@ -31,7 +31,13 @@ class Command:
         words = shlex.split(text, comments=True)
         if ">" in words:
             words = words[: words.index(">")]
-        return [word for word in words if word not in ("...", "[RUN")]
+        return [word for word in words if word not in ("...", "[RUN", "...]")]
+
+    @property
+    def target(self) -> str | None:
+        """The file its output goes to."""
+        found = re.search(r" > (\S+)", self.text.partition("#")[0])
+        return found[1] if found else None
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}: cxrbench {self.text}"

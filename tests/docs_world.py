@@ -148,7 +148,8 @@ def own_studies(world) -> None:
     rows = []
     for number in range(4):
         Image.new("L", (16, 16), 40 * number).save(images / f"{number}.png")
-        rows.append({"study_id": f"s{number}", "patient_id": f"p{number}", "split": "test", "findings": "Invented.",
+        rows.append({"study_id": f"s{number}", "patient_id": f"p{number}", "split": "test",
+                     "sections": {"findings": "Invented."},
                      "images": [{"path": f"{number}.png", "view": "PA"}]})  # fmt: skip
     (world.folder / "studies.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
@@ -173,7 +174,14 @@ def checkpoint(world) -> None:
     """/models/my-checkpoint, /models/new and DIR: one tiny LLaVA."""
     from tests import tiny_llava
 
-    made = world.store("tiny", tiny_llava.make)
+    def make(folder: Path) -> None:
+        tiny_llava.make(folder)
+        file = folder / "config.json"
+        body = json.loads(file.read_text(encoding="utf-8"))
+        body["text_config"]["max_position_embeddings"] = 4096  # room for the 300 tokens that `matched` allows
+        file.write_text(json.dumps(body), encoding="utf-8")
+
+    made = world.store("tiny", make)
     for name in ("models/my-checkpoint", "models/new", "DIR"):
         shutil.copytree(made, world.folder / name)
 
@@ -206,6 +214,13 @@ def chexagent_known(world) -> None:
     from tests import released_more
 
     world.must("models", "add", "chexagent-2", "--path", released_more.chexagent_2(world.folder / "chexagent")["path"])
+
+
+def fetched(world) -> None:
+    """CheXbert and RadGraph, fetched; a folder to carry them in."""
+    code, out, err = world.store.program(world.folder, "assets", "fetch", "chexbert", "radgraph", "--accept-licence")
+    assert code == 0, out + err
+    (world.folder / "carry").mkdir()
 
 
 def weights(world) -> None:
@@ -245,10 +260,10 @@ def mimic_run(world) -> None:
 
 
 def robustness_run(world) -> None:
-    """RUN has variants."""
-    words = ("run", "--model", "always-normal", "--task", "demo-robustness", "--metrics", "length,rouge-l:raw")
-    world.must(*words, *FEW, "--out", "made/random-report")
-    shutil.copytree(world.folder / "made/random-report", world.folder / "made/always-normal")
+    """RUN RUN have variants."""
+    for model in ("random-report", "always-normal"):
+        words = ("run", "--model", model, "--task", "demo-robustness", "--metrics", "length,rouge-l:raw")
+        world.must(*words, *FEW, "--out", f"made/{model}")
 
 
 def suite(world) -> None:

@@ -209,6 +209,21 @@ def test_what_is_hidden_together_is_at_least_ten_patients():
     assert [name for name, each in hidden.items() if each.n is None] == ["b", "c", "d"]
 
 
+def test_groups_that_share_patients_do_not_make_ten_together():
+    # Films of one view and of another may be of the same six patients: 6 and 6 are 6, not 12.
+    groups = {"PA": group(40), "AP": group(30), "lateral": group(6), "oblique": group(6)}
+    hidden = suppress(summary([run(0, "m", slices={"view": groups})])).runs[0].slices["view"]
+    assert [name for name, each in hidden.items() if each.n is None] == ["AP", "lateral", "oblique"]
+
+
+def test_a_cell_hidden_in_one_run_is_hidden_in_all():
+    # A run without an answer for some patients hides other cells; the counts of both would give the small one away.
+    slices = [{"race": {"a": group(30), "b": group(b), "c": group(c), "d": group(4)}} for b, c in ((20, 21), (20, 19))]
+    runs = suppress(summary([run(i, f"m{i}", slices=each) for i, each in enumerate(slices)])).runs
+    for each in runs:
+        assert [name for name, cell in each.slices["race"].items() if cell.n is None] == ["b", "c", "d"]
+
+
 def test_suppression_leaves_large_cells_alone_and_can_be_repeated():
     groups = {"a": group(FEW), "b": group(50)}
     whole = summary([run(0, "m", slices={"sex": groups, "race": {"x": group(5), "y": group(50)}})])

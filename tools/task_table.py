@@ -112,7 +112,7 @@ def page() -> str:
         )
         lines += [f"### {spec.name}", "", f"{spec.title}. Metrics: {metrics}.", ""]
         if spec.notes:
-            lines += [" ".join(spec.notes.split()), ""]
+            lines += [" ".join(spec.notes.split()).replace("<", "&lt;"), ""]  # what looks like a tag would vanish
         lines += [f"Cite: {' '.join(spec.citation.split())}", ""]
     return HEAD + "\n".join(lines) + "\n" + KEYS
 

@@ -82,7 +82,7 @@ def _tables() -> list[str]:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")  # what looks like a tag would vanish
 
 
 if __name__ == "__main__":

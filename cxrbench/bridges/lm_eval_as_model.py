@@ -16,6 +16,7 @@ from typing import Any
 from cxrbench.bridges.lazy_image import rgb
 from cxrbench.data.images import RULES, ImageFailure
 from cxrbench.errors import CxrbenchError
+from cxrbench.features.device import pick_device
 from cxrbench.models.adapter import IMAGE
 from cxrbench.models.base import BatchResult, ModelCard, ModelOptions, Prepared
 from cxrbench.models.instruction import Instruction, rough_cost
@@ -135,7 +136,7 @@ class LmEvalModel:
         from cxrbench.bridges.lm_eval_export import register
 
         register()
-        settings = {"device": None if self.options.device == "auto" else self.options.device, "batch_size": 1}
+        settings = {"device": self._device, "batch_size": 1}
         if self.options.dtype != "auto":
             settings["dtype"] = DTYPES[self.options.dtype]
         try:
@@ -151,6 +152,14 @@ class LmEvalModel:
         # Whole batches are ours; within one call lm-eval shall not cut them again.
         made.batch_size_per_gpu = max(1, DEFAULT_BATCH)
         return made
+
+    @property
+    def _device(self) -> str | None:
+        """What lm-eval is told: unasked it takes CUDA, whether there is one or not. None: its own arguments say it."""
+        if self.options.device != "auto":
+            return self.options.device
+        named = "device" in (each.partition("=")[0] for each in self.arguments.split(","))
+        return pick_device("auto") if self.name == "hf-multimodal" and not named else None
 
     def _prompt(self, request: Request) -> str:
         """The turns through the model's chat template, where it has one. The template changes what it is given."""

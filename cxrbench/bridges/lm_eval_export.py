@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatch
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from cxrbench.atomic import write_atomic
-from cxrbench.bridges.lm_eval_task import FILTER, PREFIX, SPLIT, TaskView
+from cxrbench.bridges.json_line import json_line
+from cxrbench.bridges.lm_eval_task import FILTER, OUTCOME, PREFIX, SENDS, SPLIT, TaskView, given, read_config
 from cxrbench.errors import CxrbenchError
+from cxrbench.plan import request_kind
 from cxrbench.privacy import private_folder
 from cxrbench.spec import find_task, task_files
-
-SENDS = ("--wandb_args", "--wandb_config_args", "--trackio_args", "--hf_hub_log_args")
-"""Options of lm-eval that send results, and with --log_samples reports, to a service."""
 
 
 def export_task(view: TaskView, folder: Path) -> list[Path]:
@@ -105,8 +106,26 @@ def register() -> None:
             model_registry.register(point.name, target=point.value)
 
 
+def _named(words: Sequence[str]) -> list[str]:
+    """Our tasks that lm-eval's command line or its --config file names; a pattern stands for those it can ask."""
+    said = [word.rpartition("=")[2] for word in words]
+    for word, follows in zip(words, [*words[1:], ""], strict=True):
+        if word in ("-C", "--config"):
+            tasks = read_config(Path(follows)).get("tasks", ())
+            said += [tasks] if isinstance(tasks, str) else map(str, tasks)
+    texts = {text for word in said for text in word.split(",") if text.startswith(PREFIX)}
+    return [
+        task
+        for task in task_files()
+        if PREFIX + task in texts
+        or (any(fnmatch(PREFIX + task, text) for text in texts) and request_kind(find_task(task).kind) == "generate")
+    ]
+
+
 def launch(words: Sequence[str]) -> None:
     """Run lm-eval's own program with our models, and with those of our tasks that `words` name.
+
+    What it writes meanwhile is its owner's alone.
 
     Raises:
         CxrbenchError: a task of credentialed data together with an option that sends results away.
@@ -114,14 +133,14 @@ def launch(words: Sequence[str]) -> None:
     register()
     from lm_eval.__main__ import cli_evaluate
 
-    named = [task for task in task_files() if any(PREFIX + task in word.split(",") for word in words)]
-    sends = [option for option in SENDS if any(word.split("=")[0] == option for word in words)]
+    named = _named(words)
+    sends = given(words, SENDS)
     closed = [task for task in named if find_task(task).access != "open"]
     if closed and sends:
         raise CxrbenchError(
-            f"{closed[0]} is credentialed, and its results are sent to no service", where=sends[0], fix="leave it out"
+            f"{closed[0]} is credentialed, and its results are sent to no service", where=sends, fix="leave it out"
         )
-    before = sys.argv
+    before, mask = sys.argv, os.umask(0o077)
     with tempfile.TemporaryDirectory(prefix="cxrbench-lm-eval-tasks-") as folder:
         for task in named:
             export_task(TaskView.find(task), Path(folder))
@@ -131,27 +150,32 @@ def launch(words: Sequence[str]) -> None:
             cli_evaluate()
         finally:
             sys.argv = before
+            os.umask(mask)
 
 
 def read_log(file: Path, id_key: str | None) -> Iterator[dict[str, Any]]:
     """Rows (sample_id, prediction, reference) of one of lm-eval's `samples_*.jsonl`.
 
-    The prediction is the first response as the model gave it. `id_key` names the key of the document that is the
-    sample's id; by default `sample_id`, which our exported tasks have.
+    The prediction is the first response as the model gave it, None where our task says that there is no answer.
+    `id_key` names the key of the document that is the sample's id; by default `sample_id`, which our exported tasks
+    have.
 
     Raises:
         CxrbenchError: a line that is no sample log, a document without that key, an id twice, no row at all.
     """
     seen: set[str] = set()
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            row = _log_row(line, f"{file}, line {number}", id_key or "sample_id")
-            if row["sample_id"] in seen:
-                raise CxrbenchError(
-                    "a sample is logged twice", where=f"{file}, line {number}", fix="one log of one evaluation"
-                )
-            seen.add(row["sample_id"])
-            yield row
+    try:
+        with file.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                row = _log_row(line, f"{file}, line {number}", id_key or "sample_id")
+                if row["sample_id"] in seen:
+                    raise CxrbenchError(
+                        "a sample is logged twice", where=f"{file}, line {number}", fix="one log of one evaluation"
+                    )
+                seen.add(row["sample_id"])
+                yield row
+    except UnicodeDecodeError as error:
+        raise CxrbenchError("the log is no UTF-8", where=str(file), fix="the file as lm-eval wrote it") from error
     if not seen:
         raise CxrbenchError("the log holds no sample", where=str(file), fix="lm_eval --log_samples --output_path DIR")
 
@@ -172,17 +196,19 @@ def _log_row(line: str, where: str, id_key: str) -> dict[str, Any]:
         )
     if not isinstance(text, str):
         raise CxrbenchError("the response is no text", where=where, fix="a log of a task that generates")
-    target = body.get("target")
+    target, filtered = body.get("target"), body.get("filtered_resps")
+    failed = isinstance(filtered, list) and any(isinstance(each, Mapping) and OUTCOME in each for each in filtered)
     return {
         "sample_id": str(document[id_key]),
-        "prediction": text,
+        "prediction": None if failed else text,
         **({"reference": target} if isinstance(target, str) else {}),
     }
 
 
-def import_log(file: Path, out: Path, id_key: str | None = None) -> int:
-    """Write a sample log as a predictions file (JSONL); returns how many rows."""
-    rows = [json.dumps(row, ensure_ascii=False) + "\n" for row in read_log(file, id_key)]
+def import_log(file: Path, out: Path, id_key: str | None = None) -> tuple[int, int]:
+    """Write a sample log as a predictions file (JSONL); returns (rows, samples without an answer, left out)."""
+    found = list(read_log(file, id_key))
+    rows = [json_line(row) for row in found if row["prediction"] is not None]
     private_folder(out.parent)
-    write_atomic(out, "".join(rows).encode())
-    return len(rows)
+    write_atomic(out, b"".join(rows))
+    return len(rows), len(found) - len(rows)

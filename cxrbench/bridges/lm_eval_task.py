@@ -8,6 +8,7 @@ An aggregation then sums rows and asks the metric for its value. The facts on lm
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
@@ -34,7 +35,44 @@ if TYPE_CHECKING:
 
 PREFIX = "cxrbench_"
 FILTER = "cxrbench"
+OUTCOME = "outcome"
+"""Key of a filtered response that holds no rows but why the sample has no answer; sample logs show it."""
+
 SPLIT = "test"
+
+SENDS = ("wandb_args", "wandb_config_args", "trackio_args", "hf_hub_log_args")
+"""Options of lm-eval that send results, and with --log_samples reports, to a service."""
+
+KEEPS = ("cache_requests",)
+"""Options of lm-eval that write documents into a cache of its own."""
+
+
+def given(words: Sequence[str], options: Sequence[str]) -> str | None:
+    """The first of lm-eval's `options` that stands on its command line, shortened or not, or in its --config file."""
+    for word, follows in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if not name.startswith("-") or name == "--":
+            continue
+        for option in options:
+            if len(name) > len("--x") and f"--{option}".startswith(name):
+                return f"--{option}"
+        if name == "-C" or (len(name) > len("--x") and "--config".startswith(name)):
+            body = read_config(Path(value if equals else follows))
+            found = next((option for option in options if body.get(option)), None)
+            if found is not None:
+                return f"{found} in {value if equals else follows}"
+    return None
+
+
+def read_config(file: Path) -> Mapping[str, Any]:
+    """The settings in a --config file of lm-eval; nothing where it cannot be read, which lm-eval itself will say."""
+    import yaml
+
+    try:
+        body = yaml.safe_load(file.read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return body if isinstance(body, dict) else {}
 
 
 class FailedAnswer(str):
@@ -109,8 +147,17 @@ class TaskView:
         """The documents; lm-eval passes keywords of its own, which mean nothing here."""
         import datasets
 
+        self._guard()
         rows = [self._document(sample) for sample in self.samples.values()]
         return {SPLIT: datasets.Dataset.from_list(rows)}
+
+    def _guard(self) -> None:
+        """Refuse documents of credentialed data to an lm-eval that sends or keeps them, whoever started it."""
+        if self.spec.access == "open":
+            return
+        for options, fate in ((SENDS, "its results are sent to no service"), (KEEPS, "lm-eval caches no documents")):
+            if option := given(sys.argv[1:], options):
+                raise CxrbenchError(f"{self.spec.name} is credentialed, and {fate}", where=option, fix="leave it out")
 
     def _document(self, sample: Sample) -> dict[str, Any]:
         request = self.instruction.request(sample, "generate", generation_settings({}, None), 0)
@@ -183,6 +230,9 @@ class TaskView:
             good = (each.statistics.status == SCORED).all(axis=1)
             for row, ok, into in zip(each.rows(), good, found, strict=True):
                 into[each.metric.key] = [float(number) for number in row] if ok else None
+        for doc, into in zip(documents, found, strict=True):
+            if answers[doc["sample_id"]].failed:
+                into[OUTCOME] = answers[doc["sample_id"]].outcome
         return found
 
     def process_results(self, document: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
@@ -195,7 +245,7 @@ class TaskView:
                 fix="leave the task's filter_list as it is exported",
             )
         given = {number: rows.get(metric.key) for number, (metric, _) in self.numbers().items()}
-        return {**given, "scored": float(any(row is not None for row in rows.values()))}
+        return {**given, "scored": float(any(rows.get(key) is not None for key in self.metrics))}
 
     def aggregation(self, number: str) -> Callable[[Sequence[Any]], float]:
         """How the rows of all documents become the number called `number`."""

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cxrbench.atomic import replacing, write_atomic
+from cxrbench.bridges.json_line import json_line
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.metrics.base import SCORED
 from cxrbench.privacy import private_folder
@@ -35,6 +36,15 @@ TEXTS: Mapping[str, str] = {
 """Reference texts of a ReXrank record, by what a task's target is called here."""
 
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+DESCRIBED = frozenset(
+    "sample_id study_id patient_id prediction reference outcome finish_reason "
+    "prompt_tokens output_tokens latency_s".split()
+)
+"""Columns every table has; a data set's own column of such a name gets `column:` in front."""
+
+
 def run_rows(run: RunFolder) -> list[dict[str, Any]]:
     """One row per sample of the run, in the data set's order: ids, texts, outcome, counts, times, numbers.
 
@@ -51,7 +61,7 @@ def run_rows(run: RunFolder) -> list[dict[str, Any]]:
     return [
         {
             **_described(sample, predictions.get(sample.sample_id)),
-            **{name: sample.subgroups.get(name) for name in subgroups},
+            **{f"column:{name}" if name in DESCRIBED else name: sample.subgroups.get(name) for name in subgroups},
             **{name: values.get(sample.sample_id) for name, values in numbers.items()},
         }
         for sample in stored
@@ -99,7 +109,7 @@ def write_table(run: RunFolder, out: Path, kind: str) -> int:
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
         write_atomic(out, text.getvalue().encode("utf-8", "surrogatepass"))
     elif kind == "parquet":
         import pyarrow
@@ -110,6 +120,11 @@ def write_table(run: RunFolder, out: Path, kind: str) -> int:
     else:
         _write_datasets(rows, out)
     return len(rows)
+
+
+def _cell(value: Any) -> Any:
+    """A text a spreadsheet would take for a formula gets an apostrophe in front; Parquet has the text as it is."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def _write_datasets(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
@@ -186,9 +201,9 @@ def import_rexrank(file: Path, out: Path, reference: str | None) -> tuple[int, i
         row = {"sample_id": study, "prediction": said}
         if reference is not None:
             row["reference"] = str(record.get(TEXTS[reference]) or "")
-        rows.append(json.dumps(row, ensure_ascii=False) + "\n")
+        rows.append(json_line(row))
     if not rows:
         raise CxrbenchError(f"not one record has the key {PREDICTED!r}", where=str(file), fix="a submission of ReXrank")
     private_folder(out.parent)
-    write_atomic(out, "".join(rows).encode("utf-8", "surrogatepass"))
+    write_atomic(out, b"".join(rows))
     return len(rows), len(records) - len(rows)

@@ -68,8 +68,9 @@ def import_lm_eval(
     """Make a predictions file of lm-eval's sample log; `run --model replay:FILE` then makes it a run."""
     from cxrbench.bridges.lm_eval_export import import_log
 
-    rows = import_log(log, out, id_key)
-    typer.echo(f"{rows} predictions: {out}\nnext: cxrbench run --model replay:{out} --task TASK")
+    rows, left = import_log(log, out, id_key)
+    without = f", {left} without an answer left out" if left else ""
+    typer.echo(f"{rows} predictions{without}: {out}\nnext: cxrbench run --model replay:{out} --task TASK")
 
 
 @export.command("run")

@@ -206,7 +206,7 @@ def _show(gate: Gate, source: str) -> None:
     sure = 1 - gate.policy.alpha
     out.print(
         f"\nchange = after - before (limit: the margin), for guards after / before; bounds one-sided at {sure:.0%};\n"
-        "p Holm of 'worse' over all blocking metrics; MDE = smallest drop so many samples can show."
+        "p Holm of 'worse' over all blocking metrics (advisory: p by itself); MDE = smallest drop so many samples can show."
     )
 
 
@@ -263,7 +263,7 @@ def _brief(value: float | None, guard: bool) -> str:
 
 def _show_plans(plans: list[Plan], against: Evidence, asked: Policy, source: str) -> None:
     from cxrbench.cli.show import console, table, whole, wrapped
-    from cxrbench.gate_plan import advice
+    from cxrbench.gate_plan import advice, too_fine
 
     out = console()
     counted = f"{len(against.ids)} samples, {len(set(against.clusters))} {_unit(against)}"
@@ -283,10 +283,12 @@ def _show_plans(plans: list[Plan], against: Evidence, asked: Policy, source: str
         out.print(whole(made, names=False))
         for line in advice(each):
             out.print("\n".join(wrapped(line, out.width)), soft_wrap=True)
+    for line in too_fine(plans, against):
+        out.print("\n" + "\n".join(wrapped(line, out.width)), soft_wrap=True)
     out.print(
         "\ndecidable: the smallest margin that an unchanged model passes, and the smallest drop that one\n"
         "test shows, with probability 0.8. all: every metric drops by its margin; one: only the one\n"
-        "that is hardest to see."
+        "that is hardest to see. Length, speed and memory are not planned."
     )
 
 

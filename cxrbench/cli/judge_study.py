@@ -83,7 +83,9 @@ def judge_study(
         _show(found, markdown=markdown, intervals=replicates > 0)
     for key, reason in found["not_scored"].items():
         typer.echo(f"incomplete: {key}: {reason}", err=True)
-    if found["not_scored"]:
+    for key, count in found["not_judged"].items():
+        typer.echo(f"incomplete: {count} reports are not judged yet by {key}; repeat the command", err=True)
+    if found["not_scored"] or found["not_judged"]:
         raise typer.Exit(Exit.UNDECIDED)
 
 
@@ -129,8 +131,10 @@ def _cell(found: Mapping[str, Any] | None) -> str:
 def _show(found: Mapping[str, Any], *, markdown: bool, intervals: bool) -> None:
     how = f"intervals {found['ci_level']:.0%}, cases resampled" if intervals else "no intervals"
     typer.echo(f"{found['n']} reports of {found['cases']} cases; {how}")
+    from cxrbench.cli.show import console, wrapped
+
     for note in found["notes"]:
-        typer.echo(f"  {note}")
+        typer.echo("\n".join(wrapped(note, console().width, "  ")))
     if "profile" in found:
         typer.echo("\nLoss by planted change (positive: the metric calls it worse; share of reports moved)")
         typer.echo(profile_table(found, markdown=markdown), nl=False)

@@ -26,7 +26,8 @@ def show_result(result: Mapping[str, Any]) -> None:
     out = console()
     machine = result["machine"]
     out.print(str(result["name"]), style="bold")
-    out.print(f"{machine.get('gpu') or machine['device']}, {result['rules']['blocks']} blocks of each configuration")
+    device = ", ".join(filter(None, (machine.get("gpu") or machine["device"], machine.get("processor"))))
+    out.print(f"{device}; {result['rules']['blocks']} blocks of each configuration or more")
     for line in result["warnings"]:
         out.print(f"warning: {line}", style="bold")
     for entry in result["modes"]:
@@ -57,21 +58,21 @@ def _mode(out: Any, entry: Mapping[str, Any]) -> None:
             arm["name"], str(arm["batch"]), arm["dtype"], rate(arm["reports_per_s"]), *cells,
             *(_ms(value) for value in (read, stages["encode"], stages["prefill"], stages["decode"])),
         )  # fmt: skip
-    out.print(whole(made))
+    out.print(whole(made, names=False))
     out.print("  read (with pre-processing, in threads that overlap), encode, prefill, decode: ms per report")
-    for each in entry["ratios"]:
-        engine = each["engine"]
-        out.print(
-            f"  {each['fast']} over {each['slow']}: {_ratio(each)} end to end,"
-            f" {_ratio(engine)} engine only, {each['pairs']} pairs"
-        )
+    if entry["ratios"]:
+        made = table(("speed-up", "end to end", "engine only", "pairs"), range(1, 4), gap=1)
+        for each in entry["ratios"]:
+            names = f"{each['fast']} over {each['slow']}"
+            made.add_row(names, _ratio(each), _ratio(each["engine"]), str(each["pairs"]))
+        out.print(whole(made, names=False))
     for arm in entry["arms"]:
         if "energy" in arm:
             out.print(f"  {arm['name']}: {arm['energy']['joules_per_report']:.3g} J/report ({arm['energy']['method']})")
         if "cost_per_report" in arm:
             out.print(f"  {arm['name']}: {arm['cost_per_report']:.3g} per report at the given price of an hour")
     if entry["discarded"]:
-        out.print(f"  {entry['discarded']} blocks were invalid and were made again")
+        out.print(f"  {entry['discarded']} blocks were invalid, or their partner was, and were made again")
 
 
 def _anatomy(out: Any, anatomy: Mapping[str, Any]) -> None:
@@ -88,12 +89,13 @@ def _anatomy(out: Any, anatomy: Mapping[str, Any]) -> None:
         )  # fmt: skip
     out.print(whole(made))
     out.print(f"  order stated: {', '.join(stated['order'])}; no residual factor")
+    made = table(("order", "product of the steps", "product over end to end", "contains 1"), range(1, 4), gap=1)
     for word, walk in zip(("stated", "reverse"), anatomy["walks"], strict=False):
-        closes = "contains 1" if walk["closure"]["has_one"] else "DOES NOT CONTAIN 1"
-        out.print(
-            f"  product, {word} order: {_ratio(walk['product'])}; over end to end {_ratio(walk['closure'])}, {closes}"
-        )
-    out.print(f"  end to end, in other blocks: {_ratio(anatomy['direct'])}")
+        closes = "yes" if walk["closure"]["has_one"] else "NO"
+        made.add_row(word, _ratio(walk["product"]), _ratio(walk["closure"]), closes)
+    out.print(whole(made))
+    turns = "in turns with the steps" if anatomy["interleaved"] else "before the steps, which came one after another"
+    out.print(f"  end to end, in blocks of its own {turns}: {_ratio(anatomy['direct'])}")
 
 
 def _ratio(entry: Mapping[str, Any]) -> str:

@@ -34,7 +34,7 @@ def throughput(
         str | None, typer.Option("--models", help="A,B,...: the first is compared with the others.", show_default=False)
     ] = None,
     experiment: Annotated[
-        Path | None, typer.Option("--experiment", help="A YAML file; see docs/throughput.md.", show_default=False)
+        Path | None, typer.Option("--experiment", help="A YAML file, or slava-6x or small-cpu.", show_default=False)
     ] = None,
     paper: Annotated[bool, typer.Option("--paper", help="The roofline of the published models; no GPU.")] = False,
     load_format: Annotated[str, typer.Option("--load-format", help="dummy: random weights.")] = "auto",
@@ -90,9 +90,10 @@ def throughput(
             fix="--models A,B,... or --experiment FILE, or --paper",
         )
     if experiment is not None:
-        from cxrbench.throughput.experiment import read_experiment
+        from cxrbench.throughput.experiment import find_experiment, read_experiment
 
         _refuse_both(ctx)
+        experiment = find_experiment(experiment)
         spec, folder = read_experiment(experiment), experiment.parent
     else:
         common: dict[str, Any] = {

@@ -10,9 +10,10 @@ answer. The layout is that of the authors' evaluation scripts; no real copy has 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
-from cxrbench.data.base import Roots, Slice
+from cxrbench.data.base import Check, Roots, Slice
 from cxrbench.data.questions import Images, Questions, read_json, text_of
 from cxrbench.errors import CxrbenchError, suggest
 from cxrbench.types import Access, Question, Study
@@ -63,6 +64,26 @@ class CheXbench(Questions):
                 for number, row in enumerate(rows, 1):
                     yield f"{file}, {task!r}, row {number}", {"": task, "number": number, "row": row}
 
+    def check(self, roots: Roots) -> list[Check]:
+        """Every task of the file: rows, images, images that are not there; tasks it has not, tasks not known here."""
+        lines: list[Check] = []
+        names = {**CHOICES, **TEXTS}
+        held = {each[""] for _, each in self._rows(roots)}
+        for task, key in names.items():
+            if not held & {key, *ALSO.get(key, ())}:
+                lines.append(Check(task, "note", f"the file has no task {key!r}"))
+                continue
+            studies = list(self.studies(roots, Slice("test", {"task": task})))
+            shown = {image.path for study in studies for image in study.images}
+            asked = "texts" if task in TEXTS else "questions"
+            lines.append(Check(task, "ok" if studies else "note", f"{len(studies):,} {asked} on {len(shown):,} images"))
+            if lost := sum(not Path(path).is_file() for path in shown):
+                fix = f"cxrbench data add {self.name} --images FOLDER"
+                lines.append(Check(task, "missing", f"{lost:,} images are not there", fix))
+        known = {*names.values(), *(other for others in ALSO.values() for other in others)}
+        lines += [Check(task, "note", "a task that is not known here") for task in sorted(held - known)]
+        return lines
+
     def _studies(self, rows: Iterable[tuple[str, Any]], part: Slice, images: Images) -> Iterator[Study]:
         wanted = str(part.options.get("task", "view"))
         key = {**CHOICES, **TEXTS}[wanted]
@@ -86,7 +107,7 @@ class CheXbench(Questions):
 
 def _pictures(row: Mapping[str, Any], images: Images, where: str) -> tuple[Any, ...]:
     named = row.get("image_path")
-    names = [named] if isinstance(named, str) else named
+    names = named.split("|") if isinstance(named, str) else named  # as the authors' scripts split it
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise CxrbenchError("image_path is a path or a list of paths", where=where)
     return tuple(images.find(name) for name in names)

@@ -82,6 +82,21 @@ def all_bytes(device: str) -> int:
     return int(torch.cuda.get_device_properties(device).total_memory)
 
 
+def threads() -> int:
+    """Processor threads of torch: one number for the whole process, whichever network is at work."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def use_threads(count: int) -> None:
+    """Set it."""
+    import torch
+
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
+
+
 def make_room(what: str, need: float, free: float) -> None:
     """Refuse what does not fit.
 

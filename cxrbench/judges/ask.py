@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from cxrbench.judges.rubric import Messages, Rubric
 
@@ -64,6 +64,8 @@ class Reply:
     fingerprint: str | None = None
     body: bytes | None = None
     detail: str = ""
+    who: Mapping[str, Any] | None = None
+    """As whom the judge answered, if that was found out only now; see `Choosing`."""
 
 
 Answered = Callable[[int, Reply], None]
@@ -90,9 +92,26 @@ class Asker(Protocol):
         """Why no further prompt would be asked ("" while that is not so)."""
 
 
+@runtime_checkable
+class Choosing(Protocol):
+    """An asker that may ask in more ways than one and finds out which is possible: a server with or without a schema.
+
+    Answers to two ways of asking are answers to two questions, so the way is part of the identity.
+    """
+
+    def ways(self, rubric: Rubric) -> Sequence[Mapping[str, Any]]:
+        """Identities it may answer by this rubric as, the preferred one first; one, once that is known."""
+
+    def settle(self, rubric: Rubric, who: Mapping[str, Any]) -> None:
+        """From now on ask by this rubric as one of `ways`: answers of that kind are there already."""
+
+
 @dataclass(slots=True)
 class Usage:
-    """What answers took, those of the store included; `asked` counts those asked for now, `failures` failed calls."""
+    """What answers took, those of the store included; `asked` counts those asked for now, `failures` failed calls.
+
+    Tokens and cost are of all completions that came, `lost` of which were neither read nor are asked for now.
+    """
 
     used: int = 0
     asked: int = 0
@@ -101,6 +120,8 @@ class Usage:
     uncounted: int = 0
     cost: float = 0.0
     priced: int = 0
+    lost: int = 0
+    structured: int = 0
     seconds: list[float] = field(default_factory=list)
     served: dict[str, int] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrbench.errors import CxrbenchError
-from cxrbench.judges.ask import PENDING, Asker, Prompt, Reply, Usage
+from cxrbench.judges.ask import PENDING, Asker, Choosing, Prompt, Reply, Usage
 from cxrbench.judges.parsers import Parser, Unreadable
 from cxrbench.judges.rubric import Rubric, built_in
 from cxrbench.judges.store import JudgeStore, Stored
@@ -99,30 +99,51 @@ def judge_all(prompts: Sequence[Prompt], judge: Judge, read: Parser) -> list[Jud
     Raises:
         CxrbenchError: the store cannot be written, or the asker cannot be reached at all.
     """
-    who = judge.asker.identity()
-    keys = [prompt.key(who) for prompt in prompts]
-    first: dict[bytes, Prompt] = {}
-    samples: dict[bytes, dict[str, None]] = {}
-    for key, prompt in zip(keys, prompts, strict=True):
-        first.setdefault(key, prompt)
-        samples.setdefault(key, {}).update(dict.fromkeys(prompt.sample_ids))
-    usage = judge.usage.setdefault(prompts[0].rubric.tag, Usage()) if prompts else Usage()
+    if not prompts:
+        return []
+    usage = judge.usage.setdefault(prompts[0].rubric.tag, Usage())
     with JudgeStore(judge.folder if judge.asker.keeps else None) as store:
-        known = {key: each for key, each in store.get(list(first)).items() if each.readable}
+        who, keys, known = _known(prompts, judge.asker, store)
+        first: dict[bytes, Prompt] = {}
+        samples: dict[bytes, dict[str, None]] = {}
+        for key, prompt in zip(keys, prompts, strict=True):
+            first.setdefault(key, prompt)
+            samples.setdefault(key, {}).update(dict.fromkeys(prompt.sample_ids))
+        for each in store.unread(list(first)):
+            _charge(usage, each)
+            usage.lost += 1
         found = {key: _read(each, read) for key, each in known.items()}
         for key in [key for key, each in found.items() if each.value is None]:
             del found[key]  # a parser has become stricter since: ask again
+            _charge(usage, known[key])
+            usage.lost += 1
         for key in found:
             _count(usage, known[key], asked=False)
         open_ = [replace(prompt, sample_ids=tuple(samples[key])) for key, prompt in first.items() if key not in found]
         if open_:
-            _ask(open_, [key for key in first if key not in found], judge, read, store, found, usage)
+            _ask(open_, [key for key in first if key not in found], who, judge, read, store, found, usage)
     return [found[key] for key in keys]
+
+
+def _known(
+    prompts: Sequence[Prompt], asker: Asker, store: JudgeStore
+) -> tuple[Mapping[str, Any], list[bytes], dict[bytes, Stored]]:
+    """Who is asked, the key of each prompt, and what is known; of several ways to ask, the one with answers."""
+    ways = asker.ways(prompts[0].rubric) if isinstance(asker, Choosing) else (asker.identity(),)
+    for who in ways:
+        keys = [prompt.key(who) for prompt in prompts]
+        known = {key: each for key, each in store.get(list(dict.fromkeys(keys))).items() if each.readable}
+        if known:
+            if isinstance(asker, Choosing):
+                asker.settle(prompts[0].rubric, who)
+            return who, keys, known
+    return ways[0], [prompt.key(ways[0]) for prompt in prompts], {}
 
 
 def _ask(
     prompts: Sequence[Prompt],
     keys: Sequence[bytes],
+    who: Mapping[str, Any],
     judge: Judge,
     read: Parser,
     store: JudgeStore,
@@ -130,19 +151,24 @@ def _ask(
     usage: Usage,
 ) -> None:
     done = count(1)
-    about = [json.dumps(_about(prompt, judge.asker.identity()), sort_keys=True) for prompt in prompts]
+
+    def keep(prompt: Prompt, reply: Reply, judged: Judged) -> None:
+        asked_as = reply.who or who
+        made = _stored(reply, json.dumps(_about(prompt, asked_as), sort_keys=True))
+        store.put(prompt.key(asked_as), replace(made, readable=judged.value is not None))
+        _count(usage, made, asked=True)
 
     def answered(number: int, reply: Reply) -> None:
-        key = keys[number]
+        key, prompt = keys[number], prompts[number]
         if reply.text is None:
             why = reply.detail or reply.outcome
+            if reply.body is not None:  # a completion all the same (a refusal), and paid for
+                keep(prompt, reply, Judged(None))
             usage.failures[why] = usage.failures.get(why, 0) + 1
             found[key] = Judged(None, f"{PENDING}: {why}")
         else:
-            made = _stored(reply, about[number])
-            judged = _read(made, read)
-            store.put(key, replace(made, readable=judged.value is not None))
-            _count(usage, made, asked=True)
+            judged = _read(_stored(reply, ""), read)
+            keep(prompt, reply, judged)
             if judged.value is None:
                 usage.failures[judged.reason] = usage.failures.get(judged.reason, 0) + 1
             found[key] = judged
@@ -200,15 +226,21 @@ def concluded(text: str) -> str:
 def _count(usage: Usage, answer: Stored, *, asked: bool) -> None:
     usage.used += 1
     usage.asked += asked
+    usage.structured += json.loads(answer.about)["who"].get("structured") == "yes"
+    usage.seconds.append(answer.seconds)
+    served = " ".join(part for part in (answer.model, answer.fingerprint) if part)
+    if served:
+        usage.served[served] = usage.served.get(served, 0) + 1
+    _charge(usage, answer)
+
+
+def _charge(usage: Usage, answer: Stored) -> None:
+    """What a completion took, whether or not it could be read."""
     usage.prompt_tokens += answer.prompt_tokens or 0
     usage.output_tokens += answer.output_tokens or 0
     usage.uncounted += answer.prompt_tokens is None or answer.output_tokens is None
     usage.cost += answer.cost or 0.0
     usage.priced += answer.cost is not None
-    usage.seconds.append(answer.seconds)
-    served = " ".join(part for part in (answer.model, answer.fingerprint) if part)
-    if served:
-        usage.served[served] = usage.served.get(served, 0) + 1
 
 
 def told(judge: Judge, tag: str) -> list[str]:
@@ -217,12 +249,17 @@ def told(judge: Judge, tag: str) -> list[str]:
     if usage is None or not (usage.used or usage.failures):
         return []
     parts = [f"{usage.used} answers, {usage.asked} of them asked for now"]
-    if usage.uncounted < usage.used:
+    if usage.uncounted < usage.used + usage.lost:
         parts.append(f"{usage.prompt_tokens} prompt and {usage.output_tokens} answer tokens")
     if usage.priced:
-        parts.append(f"cost {usage.cost:.4g}")
+        unknown = usage.used + usage.lost - usage.priced
+        parts.append(f"cost {usage.cost:.4g}" + (f" (that of {unknown} is not known)" if unknown else ""))
+    if usage.lost:
+        parts.append(f"{usage.lost} of other answers that could not be read included")
     if usage.seconds and max(usage.seconds) > 0:
         parts.append(f"latency p50 {sorted(usage.seconds)[len(usage.seconds) // 2]:.3g} s")
+    if usage.structured:
+        parts.append("structured output" + (f" ({usage.structured})" if usage.structured < usage.used else ""))
     lines = [f"judge {judge.asker.name}, rubric {tag}: {'; '.join(parts)}"]
     if usage.served:
         named = ", ".join(f"{name} ({times})" for name, times in Counter(usage.served).most_common())

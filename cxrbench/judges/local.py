@@ -56,8 +56,10 @@ class LocalJudge:
         found = dict(self._model.identity())
         revision = f"{found.pop('weights')[:8]}.{found.pop('files')[:8]}"
         name = found.pop("name")
+        first = [str(found.pop("engine")), str(found.pop("dtype"))]
         return {
-            "endpoint": " ".join(["local", *(str(found[key]) for key in sorted(found))]),
+            "endpoint": "local",
+            "engine": ".".join([*first, *(str(found[key]) for key in sorted(found))]),
             "model": name,
             "revision": revision,
         }

@@ -43,6 +43,7 @@ class Outcome:
     """Of one sample: 1 the candidate won, 0 it lost, 0.5 neither; `swayed` if the order decided.
 
     `wins` is the mean over repeats, `length` the candidate's words minus the baseline's. None where a call failed.
+    Of equal reports nobody was `asked`.
     """
 
     wins: float | None
@@ -50,6 +51,7 @@ class Outcome:
     first: float = 0.0
     length: float = 0.0
     reason: str = ""
+    asked: bool = True
 
 
 def fight(duels: Sequence[Duel], judge: Judge) -> list[Outcome]:
@@ -78,7 +80,7 @@ def _outcome(duel: Duel, judged: Sequence[Judged]) -> Outcome:
     if failed is not None:
         return Outcome(None, length=length, reason=failed.reason)
     if not judged:
-        return Outcome(0.5, length=length)
+        return Outcome(0.5, length=length, asked=False)
     orders = list(zip(judged[::2], judged[1::2], strict=True))
     # In the first order the candidate is B, in the second A.
     votes = [({"A": 0, "B": 1}.get(ab.value, 0.5), {"A": 1, "B": 0}.get(ba.value, 0.5)) for ab, ba in orders]
@@ -91,7 +93,7 @@ def _outcome(duel: Duel, judged: Sequence[Judged]) -> Outcome:
 
 
 class WinRates:
-    """Rows (count, wins, won, lost, swayed, first-second, length) -> rates; not additive, for the regression."""
+    """Rows (count, wins, won, lost, swayed, length, asked, first-second) -> rates; not additive, for the regression."""
 
     additive: ClassVar[bool] = False
 
@@ -104,9 +106,10 @@ class WinRates:
         with np.errstate(divide="ignore", invalid="ignore"):
             found = {
                 name: weights @ (rows[:, column] * rows[:, 0]) / whole
-                for column, name in enumerate(("win_rate", "won", "lost", "order_decided", "position_bias"), start=1)
+                for column, name in enumerate(("win_rate", "won", "lost", "order_decided"), start=1)
             }
-        found["length_controlled_win_rate"] = length_controlled(rows[:, 1], rows[:, 6], weights * rows[:, 0])
+            found["position_bias"] = weights @ (rows[:, 7] * rows[:, 0]) / (weights @ (rows[:, 6] * rows[:, 0]))
+        found["length_controlled_win_rate"] = length_controlled(rows[:, 1], rows[:, 5], weights * rows[:, 0])
         return found
 
 
@@ -162,7 +165,11 @@ def rates(
                             fix="repeat the command once the judge answers", code=Exit.UNDECIDED)  # fmt: skip
     kept = [outcomes[number] for number in scored]
     rows = np.array(
-        [[1.0, _w(e), float(_w(e) > 0.5), float(_w(e) < 0.5), e.swayed, e.first, e.length] for e in kept], np.float64
+        [
+            [1.0, _w(e), float(_w(e) > 0.5), float(_w(e) < 0.5), e.swayed, e.length, float(e.asked), e.first]
+            for e in kept
+        ],
+        np.float64,
     )
     metric, who = WinRates(), [clusters[number] for number in scored]
     point = metric.value_weighted(rows, np.ones((1, len(rows))))
@@ -181,7 +188,8 @@ def rates(
         "tie": int((rows[:, 1] == 0.5).sum()),
         "loss": int((rows[:, 1] < 0.5).sum()),
         "values": {
-            name: {"value": float(found[0]), "ci": _ci(intervals.get(name))} for name, found in point.items()
+            name: {"value": None if np.isnan(found[0]) else float(found[0]), "ci": _ci(intervals.get(name))}
+            for name, found in point.items()
         },
     }  # fmt: skip
 

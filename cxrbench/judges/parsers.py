@@ -93,9 +93,13 @@ _TUPLE = re.compile(r"\(\s*['\"]?([A-Fa-f])['\"]?\s*,\s*([0-9]+)\s*\)")
 
 def chexprompt(text: str) -> ErrorCounts:
     """Errors by kind, each significant or not: JSON of two objects, or two lines of tuples (A, n) ... (F, n)."""
-    sides = {match[1].lower(): match[2] for match in _SIDE.finditer(text)}
+    sides: dict[str, tuple[int, ...]] = {}
+    for match in _SIDE.finditer(text):
+        side, counts = match[1].lower(), _tuples(match[2])
+        if sides.setdefault(side, counts) != counts:
+            raise Unreadable(f"clinically {side} errors are counted twice, and not alike")
     if len(sides) == 2:
-        return ErrorCounts(_tuples(sides["significant"]), _tuples(sides["insignificant"]))
+        return ErrorCounts(sides["significant"], sides["insignificant"])
     body = json_object(text)
     found: list[tuple[int, ...]] = []
     for side in _SIDES:
@@ -107,7 +111,10 @@ def chexprompt(text: str) -> ErrorCounts:
 
 
 def _tuples(text: str) -> tuple[int, ...]:
-    counts = {name.upper(): _count(int(count), name) for name, count in _TUPLE.findall(text)}
+    said = _TUPLE.findall(text)
+    counts = {name.upper(): _count(int(count), name) for name, count in said}
+    if len(counts) < len(said):
+        raise Unreadable("a kind of error is counted twice")
     if set(counts) != set("ABCDEF"):
         raise Unreadable("not every kind of error A to F has a count")
     return tuple(counts[name] for name in "ABCDEF")
@@ -124,28 +131,43 @@ def _section(text: str, name: str) -> str:
     return match[1]
 
 
-def _errors(body: str) -> tuple[int, ...]:
-    """Errors by kind of one of GREEN's sections. A section that begins with "No" has none."""
-    counts = [0] * len(ERRORS)
-    if body.startswith("No"):
-        return tuple(counts)
+_NONE = re.compile(r"No(?:ne|t|thing)?\b")
+"""How a section begins that lists nothing."""
+
+
+def _errors(body: str, name: str) -> tuple[int, ...]:
+    """Errors by kind of one of GREEN's sections; it has none where it is empty or begins with "No".
+
+    A kind that is not listed has no errors; one that is listed without a number is not read as none.
+    """
+    counts: dict[int, int] = {}
     lines = re.findall(r"\(([a-f])\) (.*)", body) or re.findall(r"\(([1-6])\) (.*)", body)
-    for name, line in lines:
-        said = re.search(r"(?<=: )\b([0-9]+)\b(?=\.)", line)
-        if said is not None:
-            counts["abcdef".find(name) if name.isalpha() else int(name) - 1] = _count(int(said[1]), f"({name})")
-    return tuple(counts)
+    if _NONE.match(body) or not body.strip() or body.startswith("["):  # the next section's head: this one is empty
+        return (0,) * len(ERRORS)
+    if not lines:
+        raise Unreadable(f"the section [{name}] names no kind of error")
+    for kind, line in lines:
+        said = re.search(r"(?<=: )([0-9]+)(?=\.|\s*$)", line)
+        if said is None:
+            raise Unreadable(f"({kind}) has no count")
+        place = "abcdef".find(kind) if kind.isalpha() else int(kind) - 1
+        if place in counts:
+            raise Unreadable(f"({kind}) is counted twice")
+        counts[place] = _count(int(said[1]), f"({kind})")
+    return tuple(counts.get(place, 0) for place in range(len(ERRORS)))
 
 
 def green(text: str) -> ErrorCounts:
     """The two lists of errors and the number of matched findings, as GREEN's models write them."""
     matched = _section(text, "Matched Findings")
-    said = re.match(r"([0-9]+)(?=\.)", matched)
-    return ErrorCounts(
-        significant=_errors(_section(text, "Clinically Significant Errors")),
-        insignificant=_errors(_section(text, "Clinically Insignificant Errors")),
-        matched=_count(int(said[1]), "matched findings") if said is not None else 0,
+    said = re.match(r"([0-9]+)(?=\.|\s*$)", matched)
+    if said is None and not _NONE.match(matched):
+        raise Unreadable("no number of matched findings")
+    significant, insignificant = (
+        _errors(_section(text, name), name)
+        for name in ("Clinically Significant Errors", "Clinically Insignificant Errors")
     )
+    return ErrorCounts(significant, insignificant, _count(int(said[1]), "matched findings") if said is not None else 0)
 
 
 # RadFact

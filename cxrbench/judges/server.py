@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from cxrbench.http import Call, Client, Server, encode
-from cxrbench.http_answer import REJECTED, Answer
-from cxrbench.http_endpoint import Endpoint
+from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.http import NOBODY, Call, Client, Server, encode
+from cxrbench.http_answer import NO_ANSWER, REJECTED, Answer
+from cxrbench.http_endpoint import UNKNOWN, Endpoint
 from cxrbench.http_limits import Budget, Policy
 from cxrbench.judges.ask import Answered, Prompt, Reply
+from cxrbench.judges.rubric import Rubric
 
 Structured = Literal["auto", "yes", "no"]
 BYTES_PER_TOKEN = 3
@@ -25,7 +27,8 @@ class ServerJudge:
         policy: concurrency, timeouts, retries, rates.
         budget: shared by everything this judge is asked.
         key: sent as the server wants it; None for none.
-        structured: whether a rubric's JSON schema is sent; `auto` finds out with the first prompt.
+        structured: whether a rubric's JSON schema is sent; `auto` finds out with the first prompt of each rubric, and
+            keeps to what answers are there already.
         limit_key: how the server calls the length cap.
         revision: what the user knows the served model by; part of every key.
     """
@@ -51,7 +54,7 @@ class ServerJudge:
         self.revision = revision
         self.structured = structured
         self._key = key
-        self._takes_schema = {"auto": None, "yes": True, "no": False}[structured]
+        self._takes: dict[str, bool] = {}
         self._stopped = ""
 
     @property
@@ -66,33 +69,56 @@ class ServerJudge:
             "structured": self.structured,
         }
 
+    def ways(self, rubric: Rubric) -> list[Mapping[str, Any]]:
+        """With the schema, without it, or the one that is known or was asked for; a rubric without one has one way."""
+        takes = self._takes_schema(rubric)
+        return [self._way(sent=each) for each in ((True, False) if takes is None else (takes,))]
+
+    def settle(self, rubric: Rubric, who: Mapping[str, Any]) -> None:
+        self._takes[rubric.hash] = who["structured"] == "yes"
+
+    def _way(self, *, sent: bool) -> Mapping[str, Any]:
+        return {**self.identity(), "structured": "yes" if sent else "no"}
+
+    def _takes_schema(self, rubric: Rubric) -> bool | None:
+        """Whether the schema is sent; None while that is to be found out. Servers differ by the form of a schema."""
+        if self.structured == "no" or rubric.schema_sent is None:
+            return False
+        return True if self.structured == "yes" else self._takes.get(rubric.hash)
+
     def stopped(self) -> str:
         return self._stopped
 
     def ask(self, prompts: Sequence[Prompt], answered: Answered) -> None:
         client = Client(self.endpoint, self.policy, self.budget, self._key)
         with Server(client) as server:
+            away = _unreachable(server)
+            if away:  # the same for every prompt: nobody waits through the retries of twenty of them
+                self._stopped = away
+                for number in range(len(prompts)):
+                    answered(number, Reply(NO_ANSWER, detail=f"{NO_ANSWER}: not asked: {away}"))
+                return
             waiting = list(range(len(prompts)))
-            if self._takes_schema is None and prompts[0].rubric.schema_sent is not None:
-                self._try_schema(server, prompts, waiting, answered)
-            calls = (self._call(prompts[number]) for number in waiting)
-            server.each(calls, lambda place, answer: answered(waiting[place], self._reply(answer)))
+            if self._takes_schema(prompts[0].rubric) is None:
+                self._try_schema(server, prompts[0], lambda reply: answered(0, reply))
+                waiting.remove(0)
+            sent = self._takes_schema(prompts[0].rubric) is not False
+            calls = (self._call(prompts[number], sent=sent) for number in waiting)
+            server.each(calls, lambda place, answer: answered(waiting[place], self._reply(answer, sent=sent)))
         if client.stopped is not None:
             self._stopped = client.stopped.what
 
-    def _try_schema(self, server: Server, prompts: Sequence[Prompt], waiting: list[int], answered: Answered) -> None:
-        """Ask the first prompt with its schema; a server that rejects it is asked without from then on."""
-        self._takes_schema = True
-        (answer,) = server.ask_all([self._call(prompts[0])])
-        if answer.outcome == REJECTED:
-            self._takes_schema = False
-        else:
-            if not answer.answered:
-                self._takes_schema = None
-            waiting.remove(0)
-            answered(0, self._reply(answer))
+    def _try_schema(self, server: Server, prompt: Prompt, answered: Callable[[Reply], None]) -> None:
+        """Ask a prompt with its schema; where only that is rejected, the schema is what is not taken."""
+        for sent in (True, False):
+            (answer,) = server.ask_all([self._call(prompt, sent=sent)])
+            if answer.answered:
+                self._takes[prompt.rubric.hash] = sent
+            if answer.outcome != REJECTED:
+                break
+        answered(self._reply(answer, sent=sent))
 
-    def _call(self, prompt: Prompt) -> Call:
+    def _call(self, prompt: Prompt, *, sent: bool) -> Call:
         settings = dict(prompt.settings)
         longest = settings.pop("max_tokens")
         body: dict[str, Any] = {
@@ -102,16 +128,17 @@ class ServerJudge:
             **settings,
         }
         schema = prompt.rubric.schema_sent
-        if schema is not None and self._takes_schema is not False:
+        if schema is not None and sent:
             body["response_format"] = _response_format(prompt.rubric.name, schema)
-        sent = encode(body)
-        return Call(sent, len(sent) // BYTES_PER_TOKEN, longest)
+        encoded = encode(body)
+        return Call(encoded, len(encoded) // BYTES_PER_TOKEN, longest)
 
-    def _reply(self, answer: Answer) -> Reply:
+    def _reply(self, answer: Answer, *, sent: bool) -> Reply:
         text = answer.text if answer.answered else None
-        cost = None
-        if self.budget.prices.prompt or self.budget.prices.output:
-            cost = self.budget.prices.cost(answer.prompt_tokens or 0, answer.output_tokens or 0)
+        cost, (prompt, output) = None, (answer.prompt_tokens, answer.output_tokens)
+        # Of tokens nobody counted the price is not known, which is not nothing.
+        if (self.budget.prices.prompt or self.budget.prices.output) and prompt is not None and output is not None:
+            cost = self.budget.prices.cost(prompt, output)
         return Reply(
             outcome=answer.outcome,
             text=text,
@@ -125,7 +152,20 @@ class ServerJudge:
             fingerprint=answer.fingerprint,
             body=answer.body,
             detail=f"{answer.outcome}: {answer.detail}" if answer.detail else answer.outcome,
+            who=self._way(sent=sent),
         )
+
+
+def _unreachable(server: Server) -> str:
+    """Why nothing can be asked; found out by asking for the list of models, which sends no data."""
+    try:
+        server.models()
+    except CxrbenchError as error:
+        lost = error.code == Exit.INFRASTRUCTURE
+        if lost and not any(reason in error.what for reason in (NOBODY, UNKNOWN)):
+            return ""  # somebody is there who has no list of models: the prompts will tell
+        return f"{error.what} ({error.fix})" if error.fix else error.what
+    return ""
 
 
 def _response_format(name: str, output: Mapping[str, Any]) -> dict[str, Any]:

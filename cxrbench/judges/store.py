@@ -86,6 +86,8 @@ class JudgeStore:
                 fix="the release that made it, or cxrbench cache purge, after which judges are asked again",
                 code=Exit.INFRASTRUCTURE,
             )
+        self._base.execute(f"CREATE TABLE IF NOT EXISTS earlier (key BLOB, {', '.join(_COLUMNS)})")
+        self._base.execute("CREATE INDEX IF NOT EXISTS earlier_key ON earlier (key)")
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Stored]:
         """What is kept under each key; keys without an answer are left out."""
@@ -101,6 +103,21 @@ class JudgeStore:
                     found[key] = Stored(text, bool(readable), *rest)
         return found
 
+    def unread(self, keys: Sequence[bytes]) -> list[Stored]:
+        """All that was answered under these keys and could not be read: it was paid for as well."""
+        found: list[Stored] = []
+        columns = ", ".join(_COLUMNS)
+        with self._telling():
+            for start in range(0, len(keys), _ASKED):
+                part = list(keys[start : start + _ASKED])
+                marks = ",".join("?" * len(part))
+                query = (
+                    f"SELECT {columns} FROM earlier WHERE key IN ({marks}) UNION ALL "  # noqa: S608
+                    f"SELECT {columns} FROM answer WHERE NOT readable AND key IN ({marks})"
+                )
+                found += [Stored(*row) for row in self._base.execute(query, [*part, *part])]
+        return found
+
     def askers(self, tags: Sequence[str]) -> list[dict[str, Any]]:
         """The identities of all who were asked by rubrics with these tags, each once, in the order of their text."""
         with self._telling():
@@ -109,11 +126,13 @@ class JudgeStore:
         return [found[text] for text in sorted(found)]
 
     def put(self, key: bytes, answer: Stored) -> None:
-        """Keep an answer; one that could not be read gives way."""
+        """Keep an answer; one that could not be read gives way, and is kept as an earlier one."""
         marks = ",".join("?" * (1 + len(_COLUMNS)))
-        row = astuple(answer)
-        with self._telling():
-            self._base.execute(f"INSERT OR REPLACE INTO answer VALUES ({marks})", (key, *row[:-1], time.time()))  # noqa: S608
+        row = (key, *astuple(answer)[:-1], time.time())
+        with self._telling(), self._base:  # both or neither
+            self._base.execute("BEGIN IMMEDIATE")
+            self._base.execute("INSERT INTO earlier SELECT * FROM answer WHERE key = ?", (key,))
+            self._base.execute(f"INSERT OR REPLACE INTO answer VALUES ({marks})", row)  # noqa: S608
 
     def close(self) -> None:
         """Close the file."""

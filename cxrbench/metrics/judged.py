@@ -95,6 +95,7 @@ class JudgedMetric(Metric):
             {
                 "judge": judge.asker.name,
                 "revision": str(who.get("revision", "")),
+                "engine": str(who.get("engine", "")),
                 "rubrics": "+".join(each.tag for each in rubrics),
                 "repeats": judge.repeats,
             }
@@ -105,10 +106,11 @@ class JudgedMetric(Metric):
         return (FeatureRequest(self.feature, (("rubrics", data["rubrics"]), ("repeats", data["repeats"]))),)
 
     def fitted(self, context: Context) -> tuple[tuple[str, str], ...]:
-        """The judge, its revision where it is known, the rubrics with their hashes, and the repeats."""
+        """The judge, its revision and engine where they are known, the rubrics with their hashes, and the repeats."""
         if not context.data:
             return ()
         named = {"judge": context.data["judge"], "revision": context.data["revision"]}
+        named |= {"engine": context.data.get("engine", "")}
         named |= {"rubric": context.data["rubrics"], "repeats": str(context.data["repeats"])}
         return tuple((key, value.replace("|", "/")) for key, value in named.items() if value)
 

@@ -39,6 +39,7 @@ DIGITS: Mapping[str, str] = {
 } | {"none": "0"}  # fmt: skip
 _THOUSANDS = re.compile(r"\d,\d")
 _FULL_STOP = re.compile(r"\.(?!\d)")
+YES_NO = frozenset({"yes", "no"})
 STOPS = 32
 """Full stops that go: the original passes a flag where a count belongs, and the flag's value is 32."""
 
@@ -64,19 +65,20 @@ def words_of(text: str) -> list[str]:
 class Vqa(Metric):
     """Columns: count; open questions with recall, F1, exact; closed ones counted and right.
 
-    Recall counts an answer's word as often as the prediction says it, as the original does. Nothing of a kind asked:
+    Recall counts an answer's word as often as the prediction says it, as the original does; `open_exact` is all words
+    in order, where the original calls another number exact match (the share of said words that are the answer's). Nothing of a kind asked:
     not a number. A sample whose data set does not tell its kind (label `closed` of source `question`) is skipped.
     """
 
     name = "vqa"
     version = 1
     presets: ClassVar[Mapping[str, str]] = {
-        "counted": "a closed question is right if the answer is among the words that are said, else wrong",
+        "counted": "a closed question is right if the first yes or no said is the answer's, or its words are said",
         "llava-med": "as its script: a yes or no that is wrong is left out of the closed questions altogether",
     }
     default_preset = "counted"
     values: ClassVar[Mapping[str, Value]] = {
-        "open_recall": Value(True, (0.0, None), primary=True),
+        "open_recall": Value(True, (0.0, 1.0), primary=True),
         "closed_accuracy": Value(True, (0.0, 1.0), primary=True),
         "open_f1": Value(True, (0.0, 1.0)),
         "open_exact": Value(True, (0.0, 1.0)),
@@ -103,7 +105,8 @@ class Vqa(Metric):
         """(counted, right) of a closed question."""
         text, answer = " ".join(said), " ".join(meant)
         if self.preset == "counted":
-            return 1, int(_contains(said, meant))
+            first = next((word for word in said if word in YES_NO), "")
+            return 1, int(first == meant[0] if len(meant) == 1 and meant[0] in YES_NO else _contains(said, meant))
         if "yes" in text or "no" in text:  # of letters, not words: "nodule" says no
             return (1, 1) if answer in text else (0, 0)
         return 1, 0

@@ -8,7 +8,8 @@ fewer than 10 patients are gone, and so is what would give them away by subtract
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -139,17 +140,29 @@ def suppress(summary: Summary) -> Summary:
                 where=f"{summary.task.name}, {run.model}",
                 fix="--private, for a file that stays with the data",
             )
+    # Runs of one summary share their samples: what one of them hides, no other may show.
+    hidden: dict[str, set[str]] = defaultdict(set)
+    for run in summary.runs:
+        for name, groups in run.slices.items():
+            hidden[name] |= _hidden(groups)
     runs = tuple(
-        run.model_copy(update={"slices": {name: _hide(groups) for name, groups in run.slices.items()}, "folder": ""})
+        run.model_copy(
+            update={
+                "slices": {name: _without(groups, hidden[name]) for name, groups in run.slices.items()},
+                "folder": "",
+            }
+        )
         for run in summary.runs
     )
     return summary.model_copy(update={"runs": runs, "public": True})
 
 
-def _hide(groups: Mapping[str, Group]) -> dict[str, Group]:
-    """Hide small cells, and further ones until what is hidden cannot be had by subtracting the rest from the whole.
+def _hidden(groups: Mapping[str, Group]) -> set[str]:
+    """Small cells, and further ones until what is hidden cannot be had by subtracting the rest from the whole.
 
-    Cells that were hidden before stay hidden, and were hidden by this rule.
+    Together they must hold ten patients. Groups may share patients (views, ages at two studies), so only the largest
+    of them counts: patients of several cells may be the same ones. Cells that were hidden before stay hidden, and were
+    hidden by this rule.
     """
     hidden = {name for name, group in groups.items() if group.clusters is None}
     known = sorted((group.clusters, name) for name, group in groups.items() if group.clusters is not None)
@@ -158,7 +171,11 @@ def _hide(groups: Mapping[str, Group]) -> dict[str, Group]:
         if count >= FEW and (not hidden or (len(hidden) > 1 and taken >= FEW)):
             break
         hidden.add(name)
-        taken += count
+        taken = max(taken, count)
+    return hidden
+
+
+def _without(groups: Mapping[str, Group], hidden: Container[str]) -> dict[str, Group]:
     return {name: Group(n=None, clusters=None) if name in hidden else group for name, group in groups.items()}
 
 

@@ -6,6 +6,7 @@ model is measured like a real one. No torch here.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,10 +19,14 @@ from cxrbench.models.shapes import Shape
 from cxrbench.throughput.block import Block, Expected, checked
 from cxrbench.throughput.configuration import Configuration
 from cxrbench.throughput.device_state import Monitor, NoDevice
-from cxrbench.types import Request
+from cxrbench.types import Prediction, Request
 
 if TYPE_CHECKING:
     from cxrbench.models.base import BatchResult, Model, Prepared
+
+
+def _nothing() -> None: ...
+
 
 AHEAD = 2
 """Batches whose images are read ahead in the offline scenario, as in a run."""
@@ -34,7 +39,8 @@ class Arm:
     `tokens` are the lengths to come out, request by request (None: as they come); `announce` is told them before each
     batch where the model has to be forced row by row. `shape` is what a roofline is drawn from, where it is known.
     `window` are the requests handed over at once, where an engine refills `batch` places from more than these; None:
-    `batch` of them. `about` is what the loaded model says of itself.
+    `batch` of them. `about` is what the loaded model says of itself. `ready` is called
+    before each block, for what the process has only one of.
     """
 
     configuration: Configuration
@@ -51,6 +57,7 @@ class Arm:
     workers: int = 2
     clock: Callable[[], float] = time.perf_counter
     monitor: Monitor = field(default_factory=NoDevice)
+    ready: Callable[[], None] = _nothing
     stable: bool = True
     spread: float | None = None
     _next: int = 0
@@ -85,6 +92,7 @@ class Arm:
         places = [(self._next + each) % len(self.requests) for each in range(reports)]
         self._next = (self._next + reports) % len(self.requests)
         single = self.configuration.scenario == "single-stream"
+        self.ready()
         before = self.monitor.read()
         begin = self.clock()
         answered = list(self._one_by_one(places) if single else self._in_batches(places))
@@ -171,11 +179,18 @@ class Arm:
             words=sum(len(text.split()) for text in texts),
             prompt_tokens=sum(each.prompt_tokens or 0 for each in answers),
             image_tokens=sum(each.image_tokens or 0 for each in answers),
+            steps=sum(self._steps(result.predictions) for result, _, _ in answered),
+            positions=sum(map(_positions, answers)),
             latencies=latencies,
             first_tokens=first,
             per_token=per_token,
             peak_memory=max(peaks, default=None),
         )
+
+    def _steps(self, answers: Sequence[Prediction]) -> int:
+        """Decoding steps of a batch, at least: those of its longest text, or of `batch` places that are always full."""
+        further = [max(0, (each.output_tokens or 0) - 1) for each in answers]
+        return max(*further, math.ceil(sum(further) / self.batch))
 
     def _single(
         self, answered: Sequence[tuple[BatchResult, list[Prepared], float]]
@@ -192,3 +207,9 @@ class Arm:
                 if tokens is not None and tokens > 1:
                     each_token.append(decode / (tokens - 1))
         return tuple(whole), tuple(first), tuple(each_token)
+
+
+def _positions(answer: Prediction) -> int:
+    """Tokens whose keys and values the n - 1 steps of a text read: prompt + 1, ..., prompt + n - 1."""
+    tokens, steps = answer.output_tokens or 0, max(0, (answer.output_tokens or 0) - 1)
+    return steps * (answer.prompt_tokens or 0) + steps * tokens // 2

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cxrbench.data.image_processes import ImageProcesses, reader
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Loaded:
-    """A model in memory, and what ends its rows where a trace does."""
+    """A model in memory, what ends its rows where a trace does, and the processor threads it is measured on."""
 
     model: Joined
     rows: Any
     about: dict[str, Any]
+    threads: int
 
 
 @dataclass
@@ -45,6 +47,9 @@ class Bench:
     monitor: Monitor = field(default_factory=NoDevice)
     _loaded: dict[Any, Loaded] = field(default_factory=dict)
     _read: ReadImage | None = None
+    _fitting: dict[str, int] = field(default_factory=dict)
+    _threads: int = 0
+    """Of torch, before any network asked for others; 0: not looked at yet."""
 
     def arms(self, configurations: Sequence[Configuration]) -> list[Arm]:
         """Arms of these configurations, all in memory together; models that none of them needs are closed.
@@ -53,9 +58,7 @@ class Bench:
             CxrbenchError: one of them cannot be built, does not fit, or its lengths cannot be forced.
         """
         configurations = self._with_largest(configurations)
-        needed = {_key(each) for each in configurations}
-        for key in [key for key in self._loaded if key not in needed]:
-            self._loaded.pop(key).model.close()
+        self._put_away({_key(each) for each in configurations})
         return [self._arm(each) for each in configurations]
 
     def fit(self, configurations: Sequence[Configuration]) -> bool:
@@ -65,6 +68,7 @@ class Bench:
         """
         from cxrbench.engines.slots_size import free_bytes
 
+        self._put_away()
         models = {_key(each): each for each in configurations}
         kept = largest = 0.0
         for each in configurations:
@@ -73,19 +77,30 @@ class Bench:
             if shape is None:
                 return False
             weights = roof.weight_bytes(shape, settings.dtype)
-            batch = roof.memory_bytes(shape, max(each.batch, 1), roof.Load(_longest(each), settings.dtype)) - weights
+            load = roof.Load(self._longest(each, model), settings.dtype)
+            batch = roof.memory_bytes(shape, max(each.batch, 1), load) - weights
             kept += weights if models[_key(each)] is each else 0
             kept, largest = (kept + batch, largest) if each.engine == "slots" else (kept, max(largest, batch))
         return kept + largest <= roof.MEMORY_SHARE * free_bytes(self.device)
 
+    def _put_away(self, but: Collection[Any] = ()) -> None:
+        """Close what is in memory, but for these."""
+        for key in [key for key in self._loaded if key not in but]:
+            self._loaded.pop(key).model.close()
+
     def close(self) -> None:
-        """Give everything back."""
-        while self._loaded:
-            self._loaded.popitem()[1].model.close()
+        """Give everything back, torch's threads too."""
+        from cxrbench.engines.ceilings import use_threads
+
+        self._put_away()
+        if self._threads:
+            use_threads(self._threads)
         if isinstance(self._read, ImageProcesses):
             self._read.close()
 
     def _arm(self, wanted: Configuration) -> Arm:
+        from cxrbench.engines.ceilings import use_threads
+
         loaded = self._load(wanted)
         model = loaded.model
         shape, dtype = shape_of(model.adapter), str(loaded.about["dtype"])
@@ -106,9 +121,10 @@ class Bench:
             window=len(requests) if wanted.engine == "slots" and wanted.lengths in UNEVEN else None,
             shape=shape,
             dtype=dtype,
-            about=loaded.about,
+            about=loaded.about | ({"fitting": fitting} if (fitting := self._fitting.get(wanted.name)) else {}),
             workers=self.workers,
             monitor=self.monitor,
+            ready=partial(use_threads, loaded.threads),
         )
 
     def _tokens(self, wanted: Configuration, model: Joined) -> list[int] | None:
@@ -123,6 +139,11 @@ class Bench:
             return [max(1, round((wanted.chars or 0) / self._chars_per_token(model)))] * count
         return [wanted.tokens] * count
 
+    def _longest(self, wanted: Configuration, model: Joined) -> int:
+        """Tokens of the longest text: what it is forced to, or the length cap."""
+        tokens = self._tokens(wanted, model)
+        return max(tokens) if tokens is not None else resolve({}, model.preset, wanted.generation).max_new_tokens
+
     def _chars_per_token(self, model: Joined) -> float:
         adapter: Any = model.adapter
         opened = getattr(adapter, "opened", None)
@@ -136,29 +157,37 @@ class Bench:
         return chars_per_token([sample.target for sample in self.samples], tokenizer)
 
     def _with_largest(self, configurations: Sequence[Configuration]) -> list[Configuration]:
-        """Batch 0 becomes the largest that fits beside the weights of all; engines that keep slots share alike."""
+        """Batch 0 becomes the largest power of two that fits beside the weights of all; slots of several share alike.
+
+        A power of two, since all answer blocks of one size, and a batch that is not full is slow for its reports.
+        What is in memory is put away first: it would count against the room that is measured.
+        """
+        self._fitting = {}
         if all(each.batch for each in configurations):
             return list(configurations)
+        self._put_away()
         from cxrbench.engines.ceilings import make_room
         from cxrbench.engines.slots_size import free_bytes
 
-        shapes = [self._shape_and_dtype(each) for each in configurations]
-        weights = sum(roof.weight_bytes(shape, dtype) for shape, dtype in shapes)
+        sized = [self._sized(each) for each in configurations]
+        weights = sum(roof.weight_bytes(shape, dtype) for shape, dtype, _ in sized)
         keeping = sum(each.engine == "slots" for each in configurations)
         free = free_bytes(self.device) - weights
         made = []
-        for each, (shape, dtype) in zip(configurations, shapes, strict=True):
+        for each, (shape, dtype, longest) in zip(configurations, sized, strict=True):
             if not each.batch:
-                longest = _longest(each)
                 report = (shape.prompt + longest) * roof.kv_bytes(shape, dtype)
                 share = roof.MEMORY_SHARE * free / (max(1, keeping) if each.engine == "slots" else 1)
                 make_room(f"{each.name}: one report of {each.model}", report, share)
-                made.append(replace(each, batch=min(int(share // report), len(self.samples))))
+                fitting = _power_of_two(int(share // report))
+                self._fitting[each.name] = fitting
+                made.append(replace(each, batch=min(fitting, _power_of_two(len(self.samples)))))
             else:
                 made.append(each)
         return made
 
-    def _shape_and_dtype(self, wanted: Configuration) -> tuple[Shape, str]:
+    def _sized(self, wanted: Configuration) -> tuple[Shape, str, int]:
+        """Sizes, precision, and tokens of the longest text."""
         model = self._build(wanted)
         shape = shape_of(model.adapter)
         if shape is None:
@@ -166,7 +195,7 @@ class Bench:
                 "the largest batch is not known for a network of this class", where=wanted.name, fix="name a batch size"
             )
         settings: Any = getattr(model.engine, "load_settings")  # noqa: B009  (see `_load`)
-        return shape, str(settings.dtype)
+        return shape, str(settings.dtype), self._longest(wanted, model)
 
     def _room(self, wanted: Configuration, shape: Shape, load: roof.Load, batch: int, *, loaded: bool) -> None:
         """Refuse what cannot fit, before it is tried."""
@@ -177,6 +206,7 @@ class Bench:
         make_room(f"{wanted.name}: {wanted.model} in {load.dtype} at batch {batch}", need, free_bytes(self.device))
 
     def _load(self, wanted: Configuration) -> Loaded:
+        from cxrbench.engines.ceilings import threads, use_threads
         from cxrbench.engines.forced import end_rows, never_end
 
         key = _key(wanted)
@@ -184,6 +214,8 @@ class Bench:
             loaded = self._loaded[key]
             self._fits(wanted, loaded.model, loaded=True)
             return loaded
+        self._threads = self._threads or threads()
+        use_threads(self._threads)  # what another network asked for is not for this one
         model = self._build(wanted)
         self._fits(wanted, model, loaded=False)
         rows = None
@@ -197,7 +229,7 @@ class Bench:
             raise CxrbenchError(
                 f"the loaded network is in {about['dtype']}, not in {wanted_dtype} as asked", where=wanted.name
             )
-        self._loaded[key] = Loaded(model, rows, about)
+        self._loaded[key] = Loaded(model, rows, about, threads())
         return self._loaded[key]
 
     def _build(self, wanted: Configuration) -> Joined:
@@ -241,17 +273,17 @@ class Bench:
         if shape is None:
             return
         settings: Any = getattr(model.engine, "load_settings")  # noqa: B009  (see `_load`)
-        load = roof.Load(_longest(wanted), settings.dtype)
+        load = roof.Load(self._longest(wanted, model), settings.dtype)
         self._room(wanted, shape, load, wanted.batch, loaded=loaded)
+
+
+def _power_of_two(most: int) -> int:
+    """The largest that is not above `most`, which is at least 1."""
+    return 1 << (most.bit_length() - 1)
 
 
 UNEVEN = ("natural", "trace")
 """Lengths that differ within a batch: what engine slots refills for, from all requests of a block."""
-
-
-def _longest(wanted: Configuration) -> int:
-    """Tokens of the longest text, as far as the configuration says."""
-    return max(wanted.trace.values) if wanted.trace is not None else wanted.tokens
 
 
 def _key(wanted: Configuration) -> Any:
@@ -302,7 +334,13 @@ def monitor_of(device: str) -> Monitor:
 
     uuid = device_uuid(device)
     library = open_library() if uuid is not None else None
-    if uuid is None or library is None:
+    if uuid is None:
         return NoDevice()
-    found = Device(library, uuid)
-    return Nvml(found, lambda: own_bytes(device)) if found.known else NoDevice()
+    found = Device(library, uuid) if library is not None else None
+    return Nvml(found, lambda: own_bytes(device)) if found is not None and found.known else NoDevice(UNSEEN)
+
+
+UNSEEN = (
+    "NVML does not tell of this GPU: neither clocks, temperature and power are known, nor whether it was slowed down or"
+    " shared, and no block was discarded for it"
+)

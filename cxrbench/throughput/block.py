@@ -18,7 +18,8 @@ class Block:
 
     `seconds` runs from the first image read to the last text decoded; `engine_seconds` is the sum of the batches' own
     wall times. Stages of reading overlap with the engine's and are never added to them. `latencies`, `first_tokens`
-    and `per_token` are per report, of single-stream blocks only.
+    and `per_token` are per report, of single-stream blocks only. `steps` are the fewest decoding steps that could write
+    these texts in these batches, `positions` the tokens whose keys and values they read, summed over steps and texts.
     """
 
     configuration: str
@@ -33,6 +34,8 @@ class Block:
     words: int
     prompt_tokens: int
     image_tokens: int
+    steps: int = 0
+    positions: int = 0
     latencies: tuple[float, ...] = ()
     first_tokens: tuple[float, ...] = ()
     per_token: tuple[float, ...] = ()

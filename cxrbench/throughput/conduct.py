@@ -15,7 +15,7 @@ from cxrbench.throughput.arm import Arm
 from cxrbench.throughput.bench import Bench
 from cxrbench.throughput.configuration import Configuration
 from cxrbench.throughput.device_state import shared
-from cxrbench.throughput.energy import cost_per_report, energy_entry
+from cxrbench.throughput.energy import cost_per_report, energy_entry, measurable
 from cxrbench.throughput.experiment import ExperimentSpec, ModeSpec, configuration
 from cxrbench.throughput.facts import Gpu
 from cxrbench.throughput.figures import figures, used
@@ -47,7 +47,11 @@ class Conductor:
         Raises:
             CxrbenchError: something cannot be measured; or energy was asked for and no figure could be made.
         """
-        warnings = shared(self.bench.monitor.read(), self.idle_load)
+        now = self.bench.monitor.read()
+        if self.spec.energy:
+            measurable(now, self.spec.rules.block_seconds)
+        unseen = self.bench.monitor.warning
+        warnings = [*([unseen] if unseen else []), *shared(now, self.idle_load)]
         sessions: list[Session] = []
         modes = [entry for mode in self.spec.modes for entry in self._mode(mode, sessions)]
         anatomies = []
@@ -59,8 +63,8 @@ class Conductor:
             anatomies.append({"name": each.name, "about": each.about, **anatomy_entry(found)})
         warnings += shared(self.bench.monitor.read())
         warnings += [line for session in sessions for line in _shared(session)]
-        warnings += [f"{arm.name}: not stable after warming up (last blocks {arm.spread or 0:.1%} apart)"
-                     for arm in _once(sessions) if not arm.stable]  # fmt: skip
+        warnings += [line for session in sessions for line in _partly(session)]
+        warnings += [_unstable(arm) for arm in _once(sessions) if not arm.stable]
         return {
             "format": FORMAT,
             "kind": "throughput",
@@ -142,7 +146,7 @@ class Conductor:
             "reports_per_s": ceiling,
             "reached": found["engine_reports_per_s"] / ceiling,
             "curve": [[size, roof.reports_per_second(arm.shape, gpu, size, load)] for size in CURVE],
-            **used(blocks, arm.shape, replace(gpu, flops=gpu.flops * roof.RATE[arm.dtype]), arm.dtype, arm.batch),
+            **used(blocks, arm.shape, replace(gpu, flops=gpu.flops * roof.RATE[arm.dtype]), arm.dtype),
         }
 
 
@@ -168,6 +172,23 @@ def _shared(session: Session) -> list[str]:
         for name, count in counts.items()
         if count
     ]
+
+
+def _partly(session: Session) -> list[str]:
+    """Arms whose batches were not all full, or could have been larger: both make a model slower than it is."""
+    found = []
+    for arm in session.arms:
+        reports = session.of(arm.name)[0].reports
+        if reports % arm.batch:
+            found.append(f"{arm.name}: blocks of {reports} reports are no whole batches of {arm.batch}")
+        if arm.about.get("fitting", 0) > arm.batch:
+            fitting = arm.about["fitting"]
+            found.append(f"{arm.name}: a batch of {fitting} fits, {arm.batch} was measured: --images {fitting} or more")
+    return found
+
+
+def _unstable(arm: Arm) -> str:
+    return f"{arm.name}, batch {arm.batch}: not stable after warming up (last blocks {arm.spread or 0:.1%} apart)"
 
 
 def _once(sessions: Sequence[Session]) -> list[Arm]:

@@ -53,7 +53,9 @@ class DeviceState:
 
 
 class Monitor(Protocol):
-    """Gives the state of the device."""
+    """Gives the state of the device. `warning` says what it cannot see and should, empty where nothing is missing."""
+
+    warning: str
 
     def read(self) -> DeviceState:
         """Now."""
@@ -63,7 +65,10 @@ class Monitor(Protocol):
 
 
 class NoDevice:
-    """A machine without NVML: only the host's load is known."""
+    """A machine without NVML: only the host's load is known. On a GPU that is worth a `warning`."""
+
+    def __init__(self, warning: str = "") -> None:
+        self.warning = warning
 
     def read(self) -> DeviceState:
         """The host's load."""
@@ -76,6 +81,8 @@ class NoDevice:
 
 class Nvml:
     """Reads one GPU."""
+
+    warning = ""
 
     def __init__(self, device: Device, own_bytes: Callable[[], int] = lambda: 0) -> None:
         self.device = device

@@ -11,9 +11,13 @@ from typing import Any
 
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.throughput.block import Block
+from cxrbench.throughput.device_state import DeviceState
 
 SHORTEST = 10.0
 """Seconds: below it the counter's steps of up to 100 ms are more than 1 % of the window."""
+
+LONG_ENOUGH = 12.0
+"""Seconds that blocks have to be asked for, so that none is below `SHORTEST` where speeds vary a little."""
 
 METHOD = "NVML total energy counter, difference over each block; this GPU only, idle power included"
 
@@ -39,7 +43,7 @@ def joules_per_report(blocks: Sequence[Block]) -> float:
         raise CxrbenchError(
             f"a window of {shortest:.1f} s is too short for the energy counter",
             where="energy",
-            fix=f"--block-seconds {SHORTEST:g}, or more",
+            fix=f"--block-seconds {LONG_ENOUGH:g}, or more, with --images enough to last that long",
             code=Exit.UNDECIDED,
         )
     spent = [each.joules or 0.0 for each in blocks]
@@ -50,6 +54,29 @@ def joules_per_report(blocks: Sequence[Block]) -> float:
             code=Exit.UNDECIDED,
         )
     return sum(spent) / sum(each.reports for each in blocks)
+
+
+def measurable(state: DeviceState, block_seconds: float) -> None:
+    """Refuse what `joules_per_report` would refuse in the end, before anything is measured.
+
+    Raises:
+        CxrbenchError: no counter, or blocks that are meant to be too short.
+    """
+    asked = "energy was asked for and cannot be given: "
+    if state.joules is None:
+        raise CxrbenchError(
+            asked + "the device has no energy counter",
+            where="energy",
+            fix="run on a GPU whose driver has one (Volta or newer, not every virtual machine), or leave --energy out",
+            code=Exit.UNDECIDED,
+        )
+    if block_seconds < LONG_ENOUGH:
+        raise CxrbenchError(
+            f"{asked}blocks of {block_seconds:g} s are too short for the energy counter",
+            where="energy",
+            fix=f"--block-seconds {LONG_ENOUGH:g}, or more, with --images enough to last that long",
+            code=Exit.UNDECIDED,
+        )
 
 
 def cost_per_report(reports_per_s: float, price_per_hour: float) -> float:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cxrbench.errors import CxrbenchError, suggest
+from cxrbench.shipped import shipped
 from cxrbench.throughput.configuration import Configuration, Trace, chain, changed
 from cxrbench.throughput.protocol import Rules
 from cxrbench.yaml_file import read_yaml
@@ -99,6 +100,12 @@ class ExperimentSpec(_Strict):
     anatomies: tuple[AnatomySpec, ...] = ()
 
 
+def find_experiment(wanted: Path) -> Path:
+    """The file; by name alone one of those that travel with cxrbench, as `slava-6x`."""
+    ready = shipped("baselines") / "throughput" / f"{wanted}.yaml"
+    return ready if not wanted.exists() and wanted.name == str(wanted) and ready.is_file() else wanted
+
+
 def read_experiment(file: Path) -> ExperimentSpec:
     """Read and check an experiment.
 
@@ -108,10 +115,16 @@ def read_experiment(file: Path) -> ExperimentSpec:
     spec = read_yaml(file, ExperimentSpec, "a speed experiment", DOCS)
     if not spec.modes and not spec.anatomies:
         raise CxrbenchError("nothing is to be measured", where=f"{file}, keys modes and anatomies", fix=DOCS)
+    try:
+        spec.rules.rules()
+    except CxrbenchError as error:
+        raise CxrbenchError(error.what, where=f"{file}, key rules", fix=error.fix) from error
     for mode in spec.modes:
         _known(spec, mode.configurations, f"{file}, mode {mode.name!r}, key configurations")
+        _one_at_a_time(spec, mode, f"{file}, mode {mode.name!r}")
     for each in spec.anatomies:
         _known(spec, (each.slow, each.fast), f"{file}, anatomy {each.name!r}, keys slow and fast")
+        _fixed_batches(spec, each, f"{file}, anatomy {each.name!r}")
     for name, configuration in spec.configurations.items():
         _built(file, name, configuration)
     for each in spec.anatomies:
@@ -133,6 +146,25 @@ def _known(spec: ExperimentSpec, names: tuple[str, ...], where: str) -> None:
                 where=where,
                 fix=f"one of: {', '.join(spec.configurations)}",
             )
+
+
+def _one_at_a_time(spec: ExperimentSpec, mode: ModeSpec, where: str) -> None:
+    """Single-stream has no batches: a figure that named one would be another scenario's."""
+    if mode.scenario != "single-stream":
+        return
+    for name in mode.configurations:
+        odd = [size for size in mode.batches or (spec.configurations[name].batch,) if size != 1]
+        if odd:
+            what = f"{name} has batch {odd[0]}, and single-stream is one report at a time"
+            raise CxrbenchError(what, where=where, fix="batch: 1")
+
+
+def _fixed_batches(spec: ExperimentSpec, anatomy: AnatomySpec, where: str) -> None:
+    """A batch that is found anew in every session would be another factor each time."""
+    for name in (anatomy.slow, anatomy.fast):
+        if spec.configurations[name].batch == "max":
+            what = f"{name} has batch max: its largest batch depends on what else is in memory"
+            raise CxrbenchError(what, where=where, fix="a number: the one a mode with batch max found")
 
 
 def _built(file: Path, name: str, spec: ConfigurationSpec) -> Configuration:

@@ -83,20 +83,16 @@ def _spread(values: Sequence[float]) -> dict[str, Any] | None:
     return made
 
 
-def used(blocks: Sequence[Block], shape: Any, gpu: Gpu, dtype: str, batch: int) -> dict[str, float | None]:
+def used(blocks: Sequence[Block], shape: Any, gpu: Gpu, dtype: str) -> dict[str, float | None]:
     """MBU and MFU against one device's figures.
 
-    MBU = bytes of weights and of keys and values that decoding read / decode seconds / bandwidth. MFU = FLOPs of tower
-    and prefill / their seconds / FLOPs per second. Batches are taken as full.
+    MBU = bytes of weights and of keys and values that decoding must have read / decode seconds / bandwidth: the weights
+    once per step, in the fewest steps that could write these texts (Block.steps), the keys and values of each text as
+    long as it was written. MFU = FLOPs of tower and prefill / their seconds / FLOPs per second.
     """
     decode = [each.stages.get("decode") for each in blocks]
     filling = [[each.stages.get(stage) for stage in ("encode", "prefill")] for each in blocks]
-    moved = sum(
-        each.reports
-        / batch
-        * roof.decode_bytes(shape, batch, each.output_tokens / each.reports, dtype, each.prompt_tokens / each.reports)
-        for each in blocks
-    )
+    moved = sum(roof.decode_bytes(shape, each.steps, each.positions, dtype) for each in blocks)
     done = sum(
         each.reports * roof.prefill_flops(shape, roof.Load(prompt=round(each.prompt_tokens / each.reports)))
         for each in blocks
@@ -104,7 +100,7 @@ def used(blocks: Sequence[Block], shape: Any, gpu: Gpu, dtype: str, batch: int) 
     spent = [value for value in decode if value]
     filled = [value for pair in filling for value in pair if value]
     return {
-        "mbu": roof.mbu(moved, sum(spent), gpu) if len(spent) == len(blocks) else None,
+        "mbu": roof.mbu(moved, sum(spent), gpu) if len(spent) == len(blocks) and moved else None,
         "mfu": roof.mfu(done, sum(filled), gpu) if len(filled) == 2 * len(blocks) else None,
     }
 

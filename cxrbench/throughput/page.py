@@ -70,15 +70,23 @@ def _section(title: str, *parts: str) -> str:
 def _heading(result: Mapping[str, Any]) -> str:
     machine = result.get("machine", {})
     device = machine.get("gpu") or machine.get("device") or "?"
+    processor = f", {machine['processor']}" if machine.get("processor") else ""
     lines = [
         f"<h1>{escape(str(result['name']))}</h1><p>{escape(str(result['about']))}</p>",
-        f'<p class="note">{escape(str(device))}, cxrbench {escape(str(result["cxrbench"]))},'
-        f" {result['rules']['blocks']} blocks per configuration, {escape(str(machine.get('started', '')))}</p>",
+        f'<p class="note">{escape(str(device))}{escape(processor)}, cxrbench {escape(str(result["cxrbench"]))},'
+        f" {result['rules']['blocks']} blocks per configuration or more, {escape(str(machine.get('started', '')))}</p>",
+    ]
+    lines += [
+        f'<p class="note">Measured ceilings, {escape(dtype)}: {found["bandwidth"] / 1e9:.4g} GB/s,'
+        f" {found['flops'] / 1e12:.3g} T operations/s ({escape(found['how'])})</p>"
+        for dtype, found in machine.get("ceilings", {}).items()
     ]
     warned = "".join(f"<li>{escape(line)}</li>" for line in result["warnings"])
     discarded = sum(len(session["discarded"]) for session in result["sessions"])
     if discarded:
-        lines.append(f"<p>{discarded} blocks were invalid, discarded and made again.</p>")
+        lines.append(
+            f"<p>{discarded} blocks were invalid, or their partner in the round was: discarded and made again.</p>"
+        )
     if warned:
         lines.append(f'<div class="warn"><ul>{warned}</ul></div>')
     return "".join(lines)
@@ -104,17 +112,24 @@ def _modes(result: Mapping[str, Any]) -> list[str]:
     if offline:
         title = "Reports per second against batch size, with the roofline"
         made.append(_section(title, _draw("batch", _batches(offline))))
-    timed = [(arm, _latencies(result, arm["name"])) for _, arm in arms if arm.get("latency")]
+    timed = [
+        (arm, _latencies(session, arm["name"]))
+        for entry, session in zip(result["modes"], result["sessions"], strict=False)  # then come those of anatomies
+        for arm in entry["arms"]
+        if arm.get("latency")
+    ]
     if timed:
         drawn = _draw("latency", _distribution(timed))
         made.append(_section("Latency of single reports", drawn, _percentiles([arm for arm, _ in timed])))
-    head = ("mode", "configuration", "batch", "reports/s", "engine only", "of roofline", "tokens/report", "MBU", "MFU")
+    head = ("mode", "configuration", "batch", "reports/s", "engine only", "of roofline", "tokens/report", "chars/s",
+            "MBU", "MFU", "peak, GB")  # fmt: skip
     rows = [
         (
             entry["mode"], arm["name"], arm["batch"], _number(arm["reports_per_s"]),
             _number(arm["engine_reports_per_s"]), _share((arm["roofline"] or {}).get("reached")),
-            _number(arm["tokens_per_report"]), _share((arm["roofline"] or {}).get("mbu")),
-            _share((arm["roofline"] or {}).get("mfu")),
+            _number(arm["tokens_per_report"]), _number(arm["chars_per_s"]),
+            _share((arm["roofline"] or {}).get("mbu")), _share((arm["roofline"] or {}).get("mfu")),
+            _number(None if arm["peak_memory"] is None else arm["peak_memory"] / 1e9),
         )
         for entry, arm in arms
     ]  # fmt: skip
@@ -180,14 +195,8 @@ def _firsts(result: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], Mapping[
     return [(entry, entry["arms"][0]) for entry in result["modes"]]
 
 
-def _latencies(result: Mapping[str, Any], name: str) -> list[float]:
-    return [
-        value
-        for session in result["sessions"]
-        for block in session["blocks"]
-        if block["configuration"] == name
-        for value in block["latencies"]
-    ]
+def _latencies(session: Mapping[str, Any], name: str) -> list[float]:
+    return [value for block in session["blocks"] if block["configuration"] == name for value in block["latencies"]]
 
 
 def _batches(arms: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Any:

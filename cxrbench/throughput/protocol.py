@@ -1,7 +1,8 @@
 """The protocol: warm until stable, then interleaved blocks; invalid ones are discarded, counted and repeated.
 
-Two arms give ABBA ABBA..., several give A B C C B A...: what drifts hits all alike. All arms of a session answer the
-same images, in blocks of the same size. No torch.
+Two arms give ABBA ABBA..., several give A B C C B A...: what drifts hits all alike. Rounds come in both orders equally
+often; one that is made again keeps its order. All arms of a session answer the same images, in blocks of the same size.
+No torch.
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ class Rules:
     """How long to warm up and to measure.
 
     Warm-up ends when the rates of the last `agreeing` blocks lie within `within` of each other, or after `warm_most`
-    blocks (then the arm is marked unstable). Then `blocks` valid rounds and `seconds` of them at least; of every
-    round's blocks at most `blocks` may be invalid in all.
+    blocks (then the arm is marked unstable). Then `blocks` valid rounds (one more where that is odd and there are
+    several arms) and `seconds` of them at least; of every round's blocks at most `blocks` may be invalid in all.
+
+    Raises:
+        CxrbenchError: fewer blocks to warm up than have to agree.
     """
 
     blocks: int = 10
@@ -38,15 +42,27 @@ class Rules:
     within: float = 0.02
     warm_most: int = 12
 
+    def __post_init__(self) -> None:
+        if self.agreeing > self.warm_most:
+            raise CxrbenchError(
+                f"{self.agreeing} blocks cannot agree among {self.warm_most}: warm_most is below agreeing",
+                where="rules",
+                fix=f"warm_most: {2 * self.agreeing}",
+            )
+
 
 @dataclass
 class Session:
-    """What a protocol measured: valid blocks by arm, round by round, and what was thrown away."""
+    """What a protocol measured: valid blocks by arm, round by round, and what was thrown away, with the reasons."""
 
     arms: Sequence[Arm]
     rounds: list[dict[str, Block]] = field(default_factory=list)
     discarded: list[Block] = field(default_factory=list)
-    warm: dict[str, list[Block]] = field(default_factory=dict)
+
+    @property
+    def invalid(self) -> list[Block]:
+        """Of the discarded blocks those that were invalid themselves."""
+        return [block for block in self.discarded if block.invalid != PARTNER]
 
     def of(self, name: str) -> list[Block]:
         """Valid blocks of an arm."""
@@ -64,15 +80,14 @@ class Session:
 def warm_up(arm: Arm, rules: Rules, progress: Progress = silent) -> int:
     """Run blocks until the rate is stable; returns the reports a measured block shall have.
 
-    The first blocks grow from one batch until one lasts `block_seconds` or the pool is used up.
+    The first blocks grow from one batch until one lasts about `block_seconds` or the pool is used up; a measured block
+    lasts `block_seconds` at the last rate.
     """
-    reports = min(arm.batch, len(arm.requests))
+    reports = wanted = min(arm.batch, len(arm.requests))
     rates: list[float] = []
-    made: list[Block] = []
-    while len(made) < rules.warm_most:
+    while len(rates) < rules.warm_most:  # of one size: those that were too short do not count
         block = arm.block(reports)
-        made.append(block)
-        progress(f"warming {arm.name}", len(made), rules.warm_most)
+        progress(f"warming {arm.name}", len(rates) + 1, rules.warm_most)
         rates.append(block.reports / block.seconds)
         wanted = math.ceil(rules.block_seconds * rates[-1] / arm.batch) * arm.batch
         wanted = max(arm.batch, min(wanted, arm.most))
@@ -83,10 +98,13 @@ def warm_up(arm: Arm, rules: Rules, progress: Progress = silent) -> int:
         arm.spread = max(last) / min(last) - 1
         if len(last) == rules.agreeing and arm.spread <= rules.within:
             arm.stable = True
-            return reports
+            return wanted
     arm.stable = False
-    return reports
+    return wanted
 
+
+PARTNER = ("its partner in the round was invalid",)
+"""Why a block is discarded that is valid itself: a round is one pair."""
 
 SLOWEST = 10
 """Times `block_seconds` that a block of the slowest arm may last."""
@@ -122,6 +140,10 @@ def together(
     own (the first batch is read before anything is computed), so a rate depends on the size of its blocks. Neither
     shows in the interval of a session alone. An arm may be in several groups: it is warmed up once.
 
+    Of several groups a block leaves its caches and clocks to the next one, and in a chain the neighbours share an arm,
+    which would find its own more often in one of its two sessions than in the other. So a batch that does not count
+    comes before each block, and every other turn goes backwards.
+
     Raises:
         CxrbenchError: as `measure`.
     """
@@ -136,45 +158,65 @@ def together(
     sessions = [Session(arms) for arms in groups]
     number = turn = 0
     while left := [session for session in sessions if not _enough(session, rules)]:
-        for session in left:
-            _round(session, turn, size, number, rules)
+        for session in left if turn % 2 == 0 else left[::-1]:
+            _round(session, turn, size, number, rules, settle=len(groups) > 1)
             number += len(session.arms)
-            progress("measuring " + ", ".join(arm.name for arm in session.arms), len(session.rounds), rules.blocks)
+            progress(_told(sessions), *(sum(counts) for counts in zip(*_counts(sessions, rules), strict=True)))
         turn += 1
     return sessions
 
 
-def _round(session: Session, turn: int, reports: int, number: int, rules: Rules) -> None:
-    """One block of every arm, of the same images."""
+def _round(session: Session, turn: int, reports: int, number: int, rules: Rules, *, settle: bool) -> None:
+    """One block of every arm, of the same images; `settle`: after a batch of others that does not count."""
     found: dict[str, Block] = {}
-    for place, arm in enumerate(session.arms if turn % 2 == 0 else session.arms[::-1]):
-        arm.rewind(turn * reports)
+    forth = len(session.rounds) % 2 == 0  # not by the turn: a round that is made again keeps its order
+    for place, arm in enumerate(session.arms if forth else session.arms[::-1]):
+        before = min(arm.batch, reports) if settle else 0
+        arm.rewind(turn * reports - before)
+        if settle:
+            arm.block(before)
         found[arm.name] = replace(arm.block(reports), order=number + place)
-    bad = [block for block in found.values() if block.invalid]
-    if not bad:
+    if not any(block.invalid for block in found.values()):
         session.rounds.append(found)
         return
-    session.discarded += bad  # the round is one pair: without its partner the other block says nothing
-    if len(session.discarded) > rules.blocks:
+    session.discarded += [block if block.invalid else replace(block, invalid=PARTNER) for block in found.values()]
+    if len(session.invalid) > rules.blocks:
         raise _hopeless(session, rules)
 
 
 def _enough(session: Session, rules: Rules) -> bool:
-    if len(session.rounds) < rules.blocks:
-        return False
-    spent = [sum(block.seconds for block in session.of(arm.name)) for arm in session.arms]
-    return min(spent) >= rules.seconds
+    return len(session.rounds) >= _all_rounds(session, rules)
+
+
+def _told(sessions: Sequence[Session]) -> str:
+    names = ", ".join(arm.name for arm in sessions[0].arms)
+    return f"measuring {names}" if len(sessions) == 1 else f"measuring {len(sessions)} pairs in turns"
+
+
+def _counts(sessions: Sequence[Session], rules: Rules) -> list[tuple[int, int]]:
+    return [(len(session.rounds), _all_rounds(session, rules)) for session in sessions]
+
+
+def _all_rounds(session: Session, rules: Rules) -> int:
+    """Rounds that a session will have, as far as its blocks tell by now: both orders equally often."""
+    done = len(session.rounds)
+    spent = min(sum(block.seconds for block in session.of(arm.name)) for arm in session.arms)
+    wanted = rules.blocks
+    if spent < rules.seconds and done:
+        wanted = max(wanted, done + 1, math.ceil(done * rules.seconds / spent))
+    wanted = max(wanted, done)
+    return wanted + wanted % 2 if len(session.arms) > 1 else wanted
 
 
 def _hopeless(session: Session, rules: Rules) -> CxrbenchError:
     reasons: dict[str, int] = {}
-    for block in session.discarded:
+    for block in session.invalid:
         for reason in block.invalid:
             line = f"{block.configuration}: {reason}"
             reasons[line] = reasons.get(line, 0) + 1
     told = "; ".join(f"{line} ({count} times)" for line, count in reasons.items())
     return CxrbenchError(
-        f"{len(session.discarded)} blocks were invalid, with {len(session.rounds)} of {rules.blocks} measured: {told}",
+        f"{len(session.invalid)} blocks were invalid, with {len(session.rounds)} of {rules.blocks} measured: {told}",
         fix="remove the cause; nothing is published from invalid blocks",
         code=Exit.UNDECIDED,
     )

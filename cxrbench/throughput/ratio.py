@@ -135,7 +135,13 @@ def percentile(values: Sequence[float], share: float, level: float = LEVEL) -> P
     """
     ordered, n = sorted(values), len(values)
     tail = (1 - level) / 2
-    masses = [math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(n + 1)]
+    whole = math.lgamma(n + 1)  # in logarithms: from 1,030 values on, the numbers themselves are too large for a float
+    masses = [
+        math.exp(
+            whole - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * math.log(share) + (n - k) * math.log1p(-share)
+        )
+        for k in range(n + 1)
+    ]
     below, cumulated = [], 0.0
     for mass in masses:
         cumulated += mass

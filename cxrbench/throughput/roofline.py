@@ -148,7 +148,6 @@ def mfu(operations: float, seconds: float, gpu: Gpu) -> float:
     return operations / seconds / gpu.flops
 
 
-def decode_bytes(shape: Shape, batch: int, new_tokens: float, dtype: str, prompt: float) -> float:
-    """Bytes the n - 1 steps of a batch read: each the weights and the keys and values of what is there by then."""
-    steps = new_tokens - 1
-    return steps * (read_bytes(shape, dtype) + batch * mean_context(prompt, new_tokens) * kv_bytes(shape, dtype))
+def decode_bytes(shape: Shape, steps: float, positions: float, dtype: str) -> float:
+    """Bytes that decoding reads: in every step the weights, and the keys and values of so many positions in all."""
+    return steps * read_bytes(shape, dtype) + positions * kv_bytes(shape, dtype)

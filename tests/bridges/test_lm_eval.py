@@ -1,6 +1,7 @@
 """lm-eval 0.4.13 itself, both ways: our models and tasks in it, its models in our runs, its logs as predictions."""
 
 import json
+import stat
 import warnings
 from types import SimpleNamespace
 
@@ -121,6 +122,7 @@ def test_the_launcher_runs_an_exported_task_and_its_log_comes_back(cli, tmp_path
     code, out, err = cli("import", "lm-eval", log, "-o", "predictions.jsonl")
     assert code == 0, err
     assert "6 predictions" in out
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
     replayed = ("run", "--model", "replay:predictions.jsonl", "--task", task, "--replicates", 0)
     assert cli(*replayed, "--out", "again")[0] == 0
     assert cli("run", "--model", "always-normal", "--task", task, "--replicates", 0, "--out", "first")[0] == 0
@@ -213,6 +215,63 @@ def test_credentialed_data_reach_no_server_by_this_way(cli, tmp_path):
     code, _, err = cli("lm-eval", "run", "--tasks", "cxrbench_mimic-findings", "--wandb_args", "project=x")
     assert code == 2
     assert "sent to no service" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--wandb_args=project=x",),
+        ("--wandb_a", "project=x"),
+        ("--hf_hub_log_args", "hub_results_org=x"),
+        ("--config", "sends.yaml"),
+        ("-C", "sends.yaml"),
+        ("--conf=sends.yaml",),
+        ("--cache_requests", "true"),
+    ],
+)
+def test_no_spelling_gets_past_the_guard_of_credentialed_tasks(tmp_path, monkeypatch, words):
+    """Whoever asks lm-eval, and whatever the task is called there: what counts is the task about to be read."""
+    from cxrbench.bridges.lm_eval_task import TaskView
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sends.yaml").write_text("trackio_args: {project: x}\n")
+    closed = TaskView.find(str(write_small(tmp_path, test=2, access="credentialed")))
+    monkeypatch.setattr("sys.argv", ["lm_eval", "run", "--tasks", "cxrbench_s*", *words])
+    with pytest.raises(CxrbenchError, match="credentialed"):
+        closed.dataset()
+    monkeypatch.setattr("sys.argv", ["lm_eval", "--tasks=cxrbench_small", "--model_args", "config=a", "--limit=2"])
+    assert len(closed.dataset()["test"]) == 2
+    monkeypatch.setattr("sys.argv", ["lm_eval", *words])
+    assert len(TaskView.find(str(write_small(tmp_path, test=2))).dataset()["test"]) == 2
+
+
+def test_tasks_are_found_in_every_spelling(tmp_path):
+    from cxrbench.bridges.lm_eval_export import _named
+
+    assert _named(["--tasks=cxrbench_demo-findings,mmlu"]) == ["demo-findings"]
+    assert _named(["-t", "cxrbench_demo-f*", "cxrbench_demo-summarize"]) == ["demo-findings", "demo-summarize"]
+    assert "demo-retrieval" not in _named(["--tasks", "cxrbench_demo-*"])  # answered with no text
+    assert _named(["--tasks", "cxrbench_demo-retrieval"]) == ["demo-retrieval"]  # named: refused with its reason
+
+
+def test_failed_samples_of_a_log_are_no_empty_reports_and_bad_bytes_are_named(cli, tmp_path):
+    rows = [
+        {"doc": {"sample_id": "a"}, "resps": [[""]], "filtered_resps": [{"outcome": "broken_image"}]},
+        {"doc": {"sample_id": "b"}, "resps": [["Clear \ud800."]], "filtered_resps": [{"bleu:raw": [1.0]}]},
+        {"doc": {"sample_id": "c"}, "resps": [[""]], "filtered_resps": [""]},
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, err = cli("import", "lm-eval", "log.jsonl", "-o", "out.jsonl")
+    assert code == 0, err
+    assert "2 predictions, 1 without an answer left out" in out
+    found = [json.loads(line)["sample_id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert found == ["b", "c"]
+    task = write_small(tmp_path, test=3)
+    assert cli("run", "--model", "replay:out.jsonl", "--task", task, "--out", "half")[0] == 3  # readable, of other ids
+    (tmp_path / "bad.jsonl").write_bytes(b'{"doc": {"sample_id": "a"}, "resps": [["caf\xe9"]]}\n')
+    code, _, err = cli("import", "lm-eval", "bad.jsonl", "-o", "out.jsonl")
+    assert code == 2
+    assert "UTF-8" in err
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,26 @@ def test_the_numbers_of_a_sample_average_to_those_of_the_run(cli, tmp_path, run)
     assert found == pytest.approx(summary["metrics"]["rouge-l:raw"]["rouge_l"]["value"])
 
 
+def test_a_formula_and_a_column_called_prediction_do_no_harm(tmp_path, run):
+    from dataclasses import replace
+
+    from cxrbench.bridges.run_tables import run_rows, write_table
+    from cxrbench.store import RunFolder
+    from cxrbench.tables import read_samples, write_samples
+
+    folder = RunFolder(run)
+    stored = read_samples(folder.samples_file)
+    own = [replace(s, subgroups={**s.subgroups, "prediction": "=HYPERLINK(A1)"}) for s in stored.samples]
+    write_samples(folder.samples_file, own, frozenset(s.sample_id for s in stored.chosen))
+    rows = run_rows(folder)
+    assert rows[0]["column:prediction"] == "=HYPERLINK(A1)"
+    assert rows[0]["prediction"] != "=HYPERLINK(A1)"
+    write_table(folder, tmp_path / "t.csv", "csv")
+    write_table(folder, tmp_path / "t.parquet", "parquet")
+    assert set(pandas.read_csv(tmp_path / "t.csv")["column:prediction"]) == {"'=HYPERLINK(A1)"}
+    assert set(pandas.read_parquet(tmp_path / "t.parquet")["column:prediction"]) == {"=HYPERLINK(A1)"}
+
+
 def test_an_unknown_form_is_refused(cli, run):
     code, _, err = cli("export", "run", run, "-o", "table.xlsx")
     assert code == 2

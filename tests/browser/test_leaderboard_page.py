@@ -200,6 +200,17 @@ def test_hostile_names_run_nothing(opened, tmp_path):
     assert ",'=cmd" in waiting.value.path().read_text()
 
 
+def test_charts_show_names_as_text_and_make_no_links_of_them(opened, tmp_path):
+    named = ["<a href='https://example.com/'>one</a>", "<b>two</b>", "three &lt;i&gt; & more"]
+    file = tmp_path / "named.html"
+    file.write_text(html(board_of(tmp_path, summary([run(i, name) for i, name in enumerate(named)]))))
+    page = opened(file, charts=True)
+    drawn(page)
+    assert page.locator("svg a, svg [style*='bold']").count() == 0
+    ticks = page.locator("[data-view=forest] .ytick text").all_text_contents()
+    assert set(ticks) == set(named[1:])
+
+
 def test_nothing_from_outside_is_fetched_even_when_asked(chromium, board_file):
     # Not `opened`: the browser reports what it refuses on the console.
     page = chromium.new_page()

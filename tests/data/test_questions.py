@@ -112,6 +112,24 @@ def test_chexbench_has_two_protocols(tmp_path):
     assert likelihood[1].columns == {"source": "Invented", "slice": "x"}
 
 
+def test_chexbench_joins_several_images_in_one_text_as_its_script_splits_them(tmp_path):
+    roots = bench(tmp_path, **{"Temporal Classification": [choice(image_path="a.jpg|b.jpg")]})
+    (study,) = CheXbench().studies(roots, Slice("test", {"task": "temporal"}))
+    assert [image.image_id for image in study.images] == ["a.jpg", "b.jpg"]
+
+
+def test_every_task_of_chexbench_is_checked(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    texts = [{"image_path": ["a.jpg", "lost.jpg"], "section_findings": "Clear."}]
+    roots = bench(tmp_path, **{"View Classification": [choice()] * 3, "Findings Generation": texts, "Else": [choice()]})
+    lines = [(line.item, line.status, line.found) for line in CheXbench().check(roots)]
+    assert ("view", "ok", "3 questions on 1 images") in lines
+    assert ("findings", "ok", "1 texts on 2 images") in lines
+    assert ("findings", "missing", "1 images are not there") in lines
+    assert any(what == "reasoning" and status == "note" for what, status, _ in lines)
+    assert ("Else", "note", "a task that is not known here") in lines
+
+
 def test_chexbench_reads_its_text_tasks(tmp_path):
     row = {"image_path": "a.jpg", "section_findings": "Clear.", "section_impression": "Normal.", "data_source": "x"}
     roots = bench(tmp_path, **{"Findings Summarization": [row]})

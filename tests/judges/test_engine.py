@@ -361,3 +361,117 @@ def test_nobody_is_asked_when_there_is_nothing_to_ask(tmp_path):
     with ChatServer() as server:
         assert judge_all([], judge(server, tmp_path), parser_of(built_in("green"))) == []
     assert not server.heard
+
+
+def automatic(server, folder, **further):
+    return Judge(ServerJudge("m", open_endpoint(server.url, "credentialed", {}), FAST, **further), folder=folder)
+
+
+def test_answers_with_and_without_a_schema_are_never_mixed_and_auto_keeps_to_what_it_found(tmp_path):
+    takes = {"schema": False}
+
+    def behave(heard):
+        return status(400) if "response_format" in heard.asked and not takes["schema"] else right_answer(heard)
+
+    with ChatServer(behave) as server:
+        score(automatic(server, tmp_path, budget=Budget(4)), pairs(6))
+        takes["schema"] = True  # the server has learnt it meanwhile; three of six are there without
+        statistics = score(automatic(server, tmp_path), pairs(6))
+        assert not statistics.status.any()
+        assert ["response_format" in body for body in server.bodies()] == [True] + [False] * 6
+        # The same question, however the user came to ask it: nothing is paid twice.
+        score(automatic(server, tmp_path, structured="no"), pairs(6))
+        assert len(server.heard) == 7
+        score(automatic(server, tmp_path, structured="yes"), pairs(6))
+        assert len(server.heard) == 13
+        made = automatic(server, tmp_path)
+        score(made, pairs(6))
+        assert len(server.heard) == 13
+    assert made.told(built_in("chexprompt").tag)[0].endswith("; structured output")
+
+
+def test_every_rubric_finds_out_for_itself_whether_its_schema_is_taken():
+    def behave(heard):  # knows JSON mode, and no schemas
+        if heard.asked.get("response_format", {}).get("type") == "json_schema":
+            return status(400)
+        return answer("{}")
+
+    with ChatServer(behave) as server:
+        made = automatic(server, None)
+        for name in ("chexprompt", "crimson"):
+            prompts = [Prompt(built_in(name), (("user", f"{name} {i}"),)) for i in range(2)]
+            judge_all(prompts, made, parser_of(built_in(name)))
+        sent = [body.get("response_format", {}).get("type") for body in server.bodies()]
+    assert sent == ["json_schema", None, None, "json_object", "json_object"]
+
+
+def test_a_first_prompt_that_is_rejected_either_way_says_nothing_of_schemas(tmp_path):
+    def behave(heard):
+        return status(400) if marks(candidate_of(heard.asked)) == 0 else right_answer(heard)
+
+    with ChatServer(behave) as server:
+        statistics = score(automatic(server, tmp_path), pairs(4))
+        assert ["response_format" in body for body in server.bodies()] == [True, False, True, True, True]
+    assert statistics.status[:, 0].tolist() == [FAILED, SCORED, SCORED, SCORED]
+
+
+PRICED = Prices(1e6, 1e6)
+
+
+def test_what_an_answer_cost_that_could_not_be_read_is_never_forgotten(tmp_path):
+    words = {"now": "I would rather not."}
+    with ChatServer(lambda heard: answer(words["now"] or right(0))) as server:
+        for asked in (1, 2):
+            made = judge(server, tmp_path, budget=Budget(None, None, PRICED))
+            score(made, pairs(1))
+            assert made.usage[built_in("chexprompt").tag].cost == 17 * asked
+        words["now"] = None
+        for asked in (1, 0):
+            made = judge(server, tmp_path, budget=Budget(None, None, PRICED))
+            assert not score(made, pairs(1)).status.any()
+            usage = made.usage[built_in("chexprompt").tag]
+            assert (usage.cost, usage.asked, usage.lost) == (51, asked, 2)
+    assert "2 of other answers that could not be read included" in made.told(built_in("chexprompt").tag)[0]
+    with sqlite3.connect(tmp_path / FILE) as base:
+        assert base.execute("SELECT text FROM earlier").fetchall() == [("I would rather not.",)] * 2
+    base.close()
+
+
+def test_a_refusal_is_kept_raw_and_priced_and_is_no_score(tmp_path):
+    body = {"choices": [{"message": {"refusal": "I will not."}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 12, "completion_tokens": 5}}  # fmt: skip
+    with ChatServer(lambda heard: status(200, json.dumps(body).encode())) as server:
+        for asked in (1, 2):
+            made = judge(server, tmp_path, budget=Budget(None, None, PRICED))
+            statistics = score(made, pairs(1))
+            assert statistics.reasons == (f"{PENDING}: refused: the model declined",)
+            assert made.usage[built_in("chexprompt").tag].cost == 17 * asked
+    with sqlite3.connect(tmp_path / FILE) as base:
+        assert base.execute("SELECT text, readable FROM answer").fetchone() == ("", 0)
+    base.close()
+
+
+def test_an_answer_without_token_counts_has_no_cost_instead_of_none_at_all(tmp_path):
+    with ChatServer(lambda heard: answer(right(0), usage=None)) as server:
+        made = judge(server, tmp_path, budget=Budget(None, None, PRICED))
+        score(made, pairs(2))
+    usage = made.usage[built_in("chexprompt").tag]
+    assert (usage.priced, usage.uncounted) == (0, 2)
+    assert "cost" not in made.told(built_in("chexprompt").tag)[0]
+
+
+def test_a_server_that_is_not_there_is_told_at_once_and_what_is_known_stays_scored(tmp_path):
+    with ChatServer(right_answer) as server:
+        score(judge(server, tmp_path, budget=Budget(2)), pairs(4))
+    made = judge(server, tmp_path, Policy(first_delay=0.0, retries=10**6, hopeless=10**6))
+    statistics = score(made, pairs(4))
+    assert statistics.status[:, 0].tolist().count(SCORED) == 2
+    assert f"{PENDING}: no_answer: not asked: the server cannot be reached: nobody listens" in "".join(
+        statistics.reasons
+    )
+    assert made.asker.stopped().startswith("the server cannot be reached")
+
+
+def test_a_server_that_breaks_on_the_list_of_models_is_asked_all_the_same(tmp_path):
+    with ChatServer(right_answer, models=reset()) as server:
+        assert not score(judge(server, tmp_path), pairs(2)).status.any()

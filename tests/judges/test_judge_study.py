@@ -413,3 +413,16 @@ def test_a_wrong_call_is_one_sentence(cli, words, said):
     code, _, err = cli("judge-study", *words)
     assert code == 2
     assert said in err
+
+
+def test_a_study_whose_judge_has_not_answered_all_says_so_and_is_undecided(cli):
+    words = ("judge-study", "--metrics", "bleu:raw,green", "--studies", 8, "--replicates", 0, "--judge", "openai:m")
+    with ChatServer(lambda heard: answer(green_answer(matched=1))) as server:
+        code, out, err = cli(*words, "--judge-url", server.url, "--max-requests", 5)
+        assert code == 3
+        assert "reports are not judged yet by green:default" in err
+        assert "another number of reports behind it" in " ".join(out.split())
+        assert max(map(len, out.splitlines())) <= 100
+        code, out, err = cli(*words, "--judge-url", server.url)
+    assert (code, err) == (0, "")
+    assert "another number of reports" not in " ".join(out.split())

@@ -16,6 +16,8 @@ from cxrbench.errors import CxrbenchError
 from cxrbench.judges.ask import Prompt
 from cxrbench.judges.build import Wish, build
 from cxrbench.judges.rubric import Rubric
+from cxrbench.metrics.base import Corpus
+from cxrbench.scoring import make_metric
 from tests import commands
 from tests.commands import small_run
 from tests.judges.model_server import model_server
@@ -107,7 +109,7 @@ def test_other_weights_another_template_and_another_engine_are_another_judge(fol
     shutil.copytree(folder, copy)
     first = judge(folder).asker.identity()
     assert judge(copy).asker.identity() == first
-    assert first["endpoint"] == "local sdpa fp32 transformers"
+    assert (first["endpoint"], first["engine"]) == ("local", "transformers.fp32.sdpa")
     assert judge(copy, engine="slots").asker.identity() != first
     (copy / "chat_template.jinja").write_text(TEMPLATE + " ")
     told = judge(copy).asker.identity()
@@ -115,6 +117,16 @@ def test_other_weights_another_template_and_another_engine_are_another_judge(fol
     file = copy / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
     assert judge(copy).asker.identity()["revision"] not in (told["revision"], first["revision"])
+
+
+def test_the_engine_and_its_precision_stand_in_the_signature(folder):
+    signatures = []
+    for engine in ("transformers", "slots"):
+        metric = make_metric("chexprompt")
+        signatures.append(metric.signature(metric.fit(Corpus([], judge=judge(folder, engine=engine))), "none"))
+        assert metric.reads(signatures[-1])
+    assert "|engine:transformers.fp32.sdpa|" in signatures[0]
+    assert "|engine:slots.fp32.sdpa|" in signatures[1]
 
 
 def test_a_folder_or_a_template_that_cannot_be_used_is_one_sentence(folder, tmp_path):

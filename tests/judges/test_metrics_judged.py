@@ -279,9 +279,18 @@ def test_the_better_system_wins_in_both_orders_and_a_swayed_judge_is_no_win(tmp_
     assert (found["win"], found["tie"], found["loss"], found["failed"]) == (6, 2, 1, 0)
     assert found["values"]["win_rate"]["value"] == pytest.approx(7 / 9)
     assert found["values"]["order_decided"]["value"] == pytest.approx(1 / 9)
-    assert found["values"]["position_bias"]["value"] == pytest.approx(1 / 9)
+    # Of the eight pairs the judge was asked about: that nobody was asked about equal reports says nothing of the judge.
+    assert found["values"]["position_bias"]["value"] == pytest.approx(1 / 8)
     low, high = found["values"]["win_rate"]["ci"]
     assert low < 7 / 9 < high
+
+
+def test_where_nobody_was_asked_there_is_no_position_bias():
+    judge = build(Wish("openai:m", "http://127.0.0.1:9/v1"), "credentialed", {}, "cpu", Chat)
+    found = rates(fight([Duel("t", "same", "same", "r")], judge), ["p"], level=0.95, replicates=100, seed=0)
+    assert (found["tie"], found["values"]["win_rate"]["value"]) == (1, 0.5)
+    assert found["values"]["position_bias"] == {"value": None, "ci": None}
+    json.dumps(found, allow_nan=False)
 
 
 def test_duels_that_failed_are_counted_and_left_out():

@@ -209,3 +209,41 @@ def test_every_rubric_has_a_parser_and_asks_for_its_names():
         assert callable(parsers.parser_of(built_in(file.stem)))
     text = built_in("chexprompt").task
     assert all(name in text for name in ERRORS)
+
+
+SECTIONS = (
+    "[Clinically Significant Errors]:\n{}\n\n[Clinically Insignificant Errors]:\n(a) x: 0.\n\n[Matched Findings]:\n{}"
+)
+
+
+@pytest.mark.parametrize(
+    ("errors", "matched", "said"),
+    [
+        ("(a) Invented: 1. x", "1", None),
+        ("(a) Invented: 1\n(b) Missing: 2", "1. x", None),
+        ("No errors.", "No matched findings.", None),
+        ("None.", "0.", None),
+        ("(a) Invented: one.\n(b) Missing: 0.", "1. x", r"\(a\) has no count"),
+        ("(a) Invented: 1. x", "", "no number of matched findings"),
+        ("(a) Invented: 1. x", "several", "no number of matched findings"),
+        ("Nodule in the wrong lobe", "1. x", "names no kind"),
+        ("(a) Invented: 1. x\n(a) Invented: 2. x", "1. x", r"\(a\) is counted twice"),
+    ],
+)
+def test_green_without_a_number_is_unreadable_and_never_an_errorless_report(errors, matched, said):
+    text = SECTIONS.format(errors, matched)
+    if said is None:
+        found = parsers.green(text)
+        assert sum(found.significant) == sum(int(n) for n in errors if n.isdigit())
+        assert found.matched == int(matched[0].isdigit() and matched[0])
+    else:
+        with pytest.raises(Unreadable, match=said):
+            parsers.green(text)
+
+
+def test_chexprompt_lines_that_contradict_themselves_are_unreadable():
+    one, two = tuple_lines(NO_ERRORS, NO_ERRORS), tuple_lines((1, 0, 0, 0, 0, 0), NO_ERRORS)
+    assert parsers.chexprompt(f"{one}\n{one}") == parsers.chexprompt(one)
+    for text in (f"{one}\n{two}", one.replace("(A, 0)", "(A, 0), (A, 1)", 1)):
+        with pytest.raises(Unreadable, match="twice"):
+            parsers.chexprompt(text)

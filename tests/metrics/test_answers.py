@@ -54,6 +54,22 @@ def test_open_answers_by_recall_and_closed_by_accuracy():
     assert (found["open_n"], found["closed_n"]) == (2, 3)
 
 
+@pytest.mark.parametrize(
+    ("said", "meant", "right"),
+    [
+        ("Yes, there is no shift.", "yes", 1),
+        ("Yes, there is no shift.", "no", 0),
+        ("yes no", "no", 0),  # saying both is right for one of them, or nothing would be ever wrong
+        ("There is no effusion", "No", 1),
+        ("nodule", "no", 0),
+        ("On the right side.", "right side", 1),
+    ],
+)
+def test_the_first_yes_or_no_is_what_is_said(said, meant, right):
+    found, _ = values(Vqa("counted"), pairs([said], [meant], [1]))
+    assert found["closed_accuracy"] == right
+
+
 def test_the_published_script_leaves_a_wrong_yes_or_no_out():
     said, meant = ["Yes", "No", "a nodule", "maybe"], ["yes", "yes", "no", "no"]
     ours, _ = values(Vqa("counted"), pairs(said, meant, [1, 1, 1, 1]))

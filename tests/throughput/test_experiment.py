@@ -10,7 +10,7 @@ import pytest
 from cxrbench.errors import CxrbenchError
 from cxrbench.shipped import shipped
 from cxrbench.throughput.configuration import chain
-from cxrbench.throughput.experiment import configuration, read_experiment
+from cxrbench.throughput.experiment import configuration, find_experiment, read_experiment
 
 SMALL = """name: x
 configurations:
@@ -32,6 +32,14 @@ def test_the_shipped_experiments_are_read():
     assert {file.stem for file in files} >= {"slava-6x", "small-cpu"}
     for file in files:
         assert read_experiment(file).name == file.stem
+
+
+def test_shipped_experiments_are_found_by_name_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_experiment(find_experiment(Path("slava-6x"))).name == "slava-6x"
+    assert find_experiment(Path("no-such")) == Path("no-such")
+    (tmp_path / "slava-6x").write_text(SMALL)
+    assert read_experiment(find_experiment(Path("slava-6x"))).name == "x"  # a file of one's own comes first
 
 
 def test_slava_6x_has_its_five_modes_and_a_chain_of_every_factor():
@@ -70,6 +78,23 @@ def test_an_order_that_leaves_a_factor_out_is_refused_before_anything_is_measure
         read(tmp_path, text)
     with pytest.raises(CxrbenchError, match="nothing is to be measured"):
         read(tmp_path, SMALL[: SMALL.index("modes:")])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("name: x", "name: x\nrules: {agreeing: 4, warm_most: 3}", "4 blocks cannot agree among 3"),
+        ("[a, b]}", "[a, b], scenario: single-stream}", "b has batch 8, and single-stream is one report at a time"),
+        ("[a, b]}", "[a], scenario: single-stream, batches: [4]}", "batch 4, and single-stream is one report"),
+        ("batch: 8", "batch: max", "its largest batch depends on what else is in memory"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_measured_is_refused_while_reading(tmp_path, old, new, message):
+    text = SMALL.replace(old, new) + "anatomies:\n  - {name: z, slow: a, fast: b, order: [batch]}\n"
+    with pytest.raises(CxrbenchError) as error:
+        read(tmp_path, text)
+    assert message in str(error.value)
+    assert "e.yaml" in str(error.value)
 
 
 def test_the_recorded_experiment_closes_and_says_what_it_is():

@@ -16,6 +16,7 @@ from cxrbench.throughput.energy import cost_per_report, energy_entry, joules_per
 from cxrbench.throughput.facts import Gpu
 from cxrbench.throughput.figures import figures, used
 from cxrbench.throughput.protocol import Rules, measure, warm_up
+from cxrbench.types import Generation
 from tests.throughput.simulated import Simulated, Times, VirtualClock, arm
 
 RULES = Rules(blocks=6, seconds=0, block_seconds=5)
@@ -58,9 +59,30 @@ def test_single_stream_figures_are_those_of_the_step_times():
 def test_bandwidth_and_operations_used():
     shape, gpu = SHAPES["slava"], Gpu("g", 1e12, 1e14, 80e9)
     one = arm(batch=4, tokens=100)
-    found = used(measure([one], RULES).of("a"), shape, gpu, "bf16", 4)
+    found = used(measure([one], RULES).of("a"), shape, gpu, "bf16")
     assert found["mbu"] == pytest.approx(roof.step_seconds(shape, gpu, 4, 636 + 50) / 0.010, rel=0.01)
     assert found["mfu"] == pytest.approx(roof.prefill_flops(shape) / 1e14 / 0.0836, rel=0.01)
+
+
+def test_bandwidth_used_where_lengths_differ_and_a_batch_is_not_full():
+    """Rows of 3, 9 and 6 tokens in batches of two: 8 + 5 steps read the weights, each row its own keys and values."""
+    shape, gpu = SHAPES["slava"], Gpu("g", 1e12, 1e14, 80e9)
+    one = arm(batch=2, pool=3)
+    one.tokens = [3, 9, 6]
+    one.requests = [
+        replace(each, generation=Generation(max_new_tokens=tokens))
+        for each, tokens in zip(one.requests, one.tokens, strict=True)
+    ]
+    block = one.block(3)
+    assert block.invalid == ()
+    read = sum(636 + each for tokens in one.tokens for each in range(1, tokens))
+    moved = 13 * roof.read_bytes(shape) + read * roof.kv_bytes(shape)
+    found = used([block], shape, gpu, "bf16")
+    assert found["mbu"] == pytest.approx(moved / block.stages["decode"] / 1e12, rel=1e-9)
+    one.window = 3  # refilled: as few steps as two full places can take, and never fewer than the longest text
+    assert one.block(3).steps == 8
+    one.batch = 1
+    assert one.block(3).steps == 2 + 8 + 5
 
 
 def test_warm_up_goes_on_until_the_rate_is_stable():
@@ -75,12 +97,54 @@ def test_warm_up_goes_on_until_the_rate_is_stable():
     assert session.arms[0].spread > RULES.within
 
 
+def test_blocks_that_were_too_short_do_not_count_against_the_warm_up():
+    """Three sizes come before the one that lasts: of three blocks at most, three can still agree."""
+    one = arm(batch=1, pool=640, tokens=10)
+    warm_up(one, replace(RULES, warm_most=3))
+    assert one.stable
+
+
 def test_blocks_are_interleaved_as_abba():
     clock = VirtualClock()
     arms = [arm("a", clock=clock), arm("b", Times(step=0.016), clock=clock)]
     session = measure(arms, RULES)
     order = sorted((block.order, name) for turn in session.rounds for name, block in turn.items())
     assert "".join(name for _, name in order) == "abba" * 3
+
+
+def test_an_invalid_round_is_made_again_in_its_own_order():
+    """Else one order would come more often than the other, and drift would reach the ratio."""
+    clock = VirtualClock()
+    arms = [arm("a", clock=clock), arm("b", Times(step=0.016), clock=clock)]
+    for each in arms:
+        warm_up(each, RULES)
+    arms[0].model.spoil = {arms[0].model.calls + 40: {"tokens": 99}}
+    session = measure(arms, RULES)
+    order = sorted((block.order, name) for turn in session.rounds for name, block in turn.items())
+    reasons = {block.configuration: block.invalid[0] for block in session.discarded}
+    assert "did not come out as forced" in reasons["a"]
+    assert reasons["b"] == "its partner in the round was invalid"
+    assert len(session.invalid) == 1
+    assert "".join(name for _, name in order) == "abba" * 3
+
+
+def test_rounds_come_in_both_orders_equally_often():
+    clock = VirtualClock()
+    arms = [arm("a", clock=clock), arm("b", clock=clock)]
+    assert len(measure(arms, replace(RULES, blocks=5)).rounds) == 6
+    assert len(measure([arm("alone")], replace(RULES, blocks=5)).rounds) == 5
+
+
+def test_progress_never_counts_beyond_what_is_left():
+    told = []
+    measure([arm()], replace(RULES, blocks=2, seconds=60), lambda *line: told.append(line))
+    assert told
+    assert all(done <= total for _, done, total in told)
+
+
+def test_a_warm_up_that_cannot_agree_is_refused():
+    with pytest.raises(CxrbenchError, match="12 blocks cannot agree among 5"):
+        Rules(agreeing=12, warm_most=5)
 
 
 def test_all_arms_answer_the_same_images_in_whole_batches():
@@ -188,6 +252,30 @@ def test_the_product_of_a_chain_is_the_end_to_end_ratio_in_both_orders():
     assert not blocks & others
 
 
+def test_what_a_block_leaves_behind_for_the_next_does_not_reach_the_product():
+    """A block after one of its own configuration is 4 % faster: caches, clocks. Neighbours in a chain share one."""
+    clock, last = VirtualClock(), []
+
+    def make(configurations):
+        made = simulated_arms(clock)(configurations)
+        for each in made:
+            each.model.times.noise = lambda name=each.name: 0.96 if last[:1] == [name] else 1.0
+
+            def block(reports, each=each, stock=each.block):
+                try:
+                    return stock(reports)
+                finally:
+                    last[:] = [each.name]
+
+            each.block = block
+        return made
+
+    found = dissect(A, B, ORDER, make, replace(RULES, blocks=24))
+    for walk in found.walks:
+        assert found.closure(walk).value == pytest.approx(1, abs=0.02)
+        assert found.closure(walk).has_one()
+
+
 def test_a_machine_that_drifts_for_some_configurations_alone_still_closes():
     """A neighbour takes cache from the larger model, more and more: sessions in a row would not multiply."""
     closures = {}
@@ -265,6 +353,32 @@ def test_energy_per_report_and_its_cost():
         cost_per_report(10, 0)
 
 
+def test_windows_are_long_enough_for_the_counter_where_they_were_asked_to_be():
+    """A block of 6 s would have been taken for one of 12 while warming up, and refused at the end of everything."""
+    session = measure([arm(batch=4, pool=640)], Rules(blocks=2, seconds=0, block_seconds=12))
+    assert min(block.seconds for block in session.of("a")) >= 12
+
+
+def test_energy_that_cannot_be_given_is_refused_before_anything_is_measured():
+    from cxrbench.throughput.conduct import Conductor
+    from cxrbench.throughput.experiment import ExperimentSpec
+
+    class Counter(NoDevice):
+        def read(self):
+            return DeviceState(joules=5.0)
+
+    class NoBench:
+        monitor = Counter()
+
+    spec = {"name": "x", "energy": True, "rules": {"block_seconds": 2}, "configurations": {"a": {"model": "m"}}}
+    spec = ExperimentSpec.model_validate({**spec, "modes": [{"name": "one", "configurations": ["a"]}]})
+    with pytest.raises(CxrbenchError, match="blocks of 2 s are too short for the energy counter"):
+        Conductor(spec, NoBench(), lambda dtype: None).run()
+    NoBench.monitor = NoDevice()
+    with pytest.raises(CxrbenchError, match="energy was asked for and cannot be given: the device has no energy"):
+        Conductor(spec, NoBench(), lambda dtype: None).run()
+
+
 @pytest.mark.parametrize(
     ("block", "message"),
     [
@@ -325,10 +439,25 @@ def test_blocks_beside_somebody_else_are_marked_and_warned_of():
         "a: somebody else was on the device in 2 of 2 blocks",
     ]
     assert [block["shared"] for block in found["sessions"][0]["blocks"]] == [True, True]
+    unseen = Conductor(spec, SimulatedBench(NoDevice("not seen")), lambda dtype: None).run()
+    assert unseen["warnings"] == ["not seen"]
     laptop = Conductor(spec, SimulatedBench(NoDevice()), lambda dtype: None).run()
     assert laptop["warnings"] == []
     (block, _) = laptop["sessions"][0]["blocks"]
     assert (block["shared"], block["joules"], block["before"]["watts"]) == (False, None, None)
+
+
+def test_batches_that_were_not_full_or_not_the_largest_are_warned_of():
+    from cxrbench.throughput.conduct import _partly
+
+    clock = VirtualClock()
+    arms = [arm("a", clock=clock, batch=8, pool=20), arm("b", clock=clock, batch=12, pool=20)]
+    arms[1].about = {"fitting": 32}
+    assert _partly(measure(arms, replace(RULES, blocks=2))) == [
+        "a: blocks of 12 reports are no whole batches of 8",
+        "b: a batch of 32 fits, 12 was measured: --images 32 or more",
+    ]
+    assert _partly(measure([arm("a", batch=8, pool=20)], replace(RULES, blocks=2))) == []
 
 
 def test_a_slowed_device_makes_a_block_invalid():

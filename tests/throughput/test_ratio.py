@@ -63,6 +63,14 @@ def test_percentiles_where_n_is_too_small_are_none():
     assert percentile(list(range(600)), 0.99) is not None
 
 
+def test_percentiles_of_as_many_values_as_a_long_session_has():
+    values = [float(each) for each in range(24_576)]
+    found = percentile(values, 0.9)
+    assert found.value == pytest.approx(0.9 * 24_575)
+    low, high = reference.binom.ppf(0.025, 24_576, 0.9), reference.binom.ppf(0.975, 24_576, 0.9)
+    assert (found.low, found.high) == pytest.approx((low - 1, high), abs=1.01)
+
+
 def test_order_statistics_cover_at_least_what_they_say():
     draw = random.Random(3)
     for share, n in ((0.5, 50), (0.9, 100)):

@@ -87,6 +87,24 @@ def test_a_trace_that_is_not_followed_makes_a_block_invalid(bench, engine):
     assert arm.block(4).invalid[0].startswith("1 of 4 lengths did not come out as forced")
 
 
+def test_every_configuration_is_measured_on_its_own_threads(bench):
+    """torch has one number for all: the network loaded last would decide it for the others."""
+    torch.set_num_threads(1)
+    settings = {"two": {"threads": "2"}, "one": {"threads": "1"}, "as torch has it": {}}
+    arms = bench.arms(
+        [Configuration(name, "demo", settings=each, tokens=3, batch=1) for name, each in settings.items()]
+    )
+    seen = {}
+    for each in arms * 2:
+        stock = type(each.model).generate
+        each.model.generate = lambda number, prepared, arm=each, stock=stock: (
+            seen.setdefault(arm.name, set()).add(torch.get_num_threads()) or stock(arm.model, number, prepared)
+        )
+        each.block(1)
+    assert seen == {"two": {2}, "one": {1}, "as torch has it": {1}}
+    assert [each.about["threads"] for each in arms] == [2, 1, 1]
+
+
 def test_lengths_that_do_not_come_out_make_a_block_invalid(bench):
     (arm,) = bench.arms([Configuration("phi", "shape:small-phi", **COMMON)])
     arm.tokens = [7] * 8
@@ -119,6 +137,48 @@ def test_a_model_that_does_not_fit_says_how_much_is_missing(bench):
 def test_the_largest_batch_is_found_and_capped_by_the_pool(bench):
     (arm,) = bench.arms([Configuration("max", "shape:small-phi", batch=0, tokens=6, load_format="dummy")])
     assert arm.batch == 8
+    assert arm.about["fitting"] > 8
+    bench.samples = bench.samples[:7]
+    (arm,) = bench.arms([Configuration("max", "shape:small-phi", batch=0, tokens=6, load_format="dummy")])
+    assert arm.batch == 4  # or blocks would not be whole batches of every arm
+
+
+def test_the_largest_batch_is_that_of_an_empty_device(bench, monkeypatch):
+    """What an earlier mode left in memory is put away before the room is measured, or it would count against it."""
+    from cxrbench.engines import slots_size
+
+    seen = []
+    monkeypatch.setattr(slots_size, "free_bytes", lambda device: seen.append(len(bench._loaded)) or 10**9)
+    first = Configuration("first", "shape:small-llama", "slots", **COMMON)
+    bench.arms([first])
+    seen.clear()
+    bench.arms([Configuration("max", "shape:small-phi", batch=0, tokens=6, load_format="dummy")])
+    assert seen[0] == 0
+    bench.arms([first])
+    seen.clear()
+    assert bench.fit([first])
+    assert seen == [0]
+
+
+@pytest.mark.parametrize(
+    ("more", "longest"),
+    [
+        ({"lengths": "equal-chars", "chars": 4000}, 4000),
+        ({"lengths": "natural", "generation": {"max_new_tokens": 777}}, 777),
+        ({"tokens": 333}, 333),
+    ],
+)
+def test_the_room_a_text_needs_is_that_of_its_length(bench, monkeypatch, more, longest):
+    from cxrbench.engines import ceilings
+    from cxrbench.throughput import roofline as roof
+
+    needs = []
+    monkeypatch.setattr(ceilings, "make_room", lambda what, need, free: needs.append(need))
+    (arm,) = bench.arms([Configuration("x", "demo", batch=2, **more)])
+    if arm.tokens is not None:
+        assert (longest == 333) == (max(arm.tokens) == 333)
+        longest = max(arm.tokens)
+    assert needs == [roof.memory_bytes(arm.shape, 2, roof.Load(longest, arm.dtype))]
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -159,7 +219,7 @@ def test_the_command_measures_prints_and_writes_a_page_without_network(cli, tmp_
     words = (*WORDS, "--models", "demo,demo", "--batch-sizes", "1,4", "--tokens", 6, "--set", "threads=1")
     code, out, err = cli(*words, "--price-per-hour", 2, "-o", "speed.json")
     assert code == 0, err
-    assert "demo#1 over demo#2: x" in out
+    assert re.search(r"demo#1 over demo#2 +x\d", out)
     assert "per report at the given price" in out
     assert max(map(len, out.splitlines())) <= 100
     result = json.loads((tmp_path / "speed.json").read_text())

@@ -148,7 +148,7 @@ def test_whole_test_set_r6():
 
 def test_bandwidth_and_operations_used_are_one_at_the_floor():
     gpu = Gpu("fast memory", 1e12, 1e18, 80e9)
-    moved = roof.decode_bytes(RAD, 4, 100, "bf16", RAD.prompt)
+    moved = roof.decode_bytes(RAD, 99, 4 * 99 * (RAD.prompt + 50), "bf16")
     seconds = 99 * roof.step_seconds(RAD, gpu, 4, RAD.prompt + 50)
     assert roof.mbu(moved, seconds, gpu) == pytest.approx(1)
     slow = Gpu("slow processor", 1e18, 1e12, 80e9)

@@ -49,6 +49,8 @@
   };
   let reading = null;
   const library = () => reading ??= unpack();
+  // The library reads tags and entities in what it writes into a chart; a name is a text.
+  const literal = text => text.replace(/[&<>]/g, char => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[char]);
   const drawn = new Set();
   const redraw = () => { for (const draw of drawn) draw(); };
   const layout = (height, more) => ({
@@ -216,7 +218,7 @@
       if (!charted) return;
       chart.setAttribute("role", "img");
       chart.setAttribute("aria-label", `Forest plot of ${column.key}; the numbers are in the table below`);
-      plot(chart, [{ type: "scatter", mode: "markers", x: rows.map(row => row[1]), y: rows.map(name),
+      plot(chart, [{ type: "scatter", mode: "markers", x: rows.map(row => row[1]), y: rows.map(row => literal(name(row))),
         error_x: { type: "data", symmetric: false, array: rows.map(row => known(row[3]) ? row[3] - row[1] : 0), arrayminus: rows.map(row => known(row[2]) ? row[1] - row[2] : 0), color: style("--soft"), thickness: 1.6 },
         marker: { size: 10, color: rows.map(row => sure(row) ? COLOURS[0] : style("--bg")), line: { color: COLOURS[0], width: 2 } },
         hovertemplate: "%{y}: %{x:.4f}<extra></extra>" }],
@@ -253,11 +255,11 @@
       const traces = machines.flatMap((machine, k) => {
         const mine = points.filter(point => point.run.machine === machine), line = front(machine);
         return [{ type: "scatter", mode: "lines", x: line.map(p => p.x), y: line.map(p => p.y), line: { color: COLOURS[k % COLOURS.length], dash: "dot" }, hoverinfo: "skip" },
-          { type: "scatter", mode: points.length > 15 ? "markers" : "markers+text", x: mine.map(p => p.x), y: mine.map(p => p.y), text: mine.map(p => p.run.model), textposition: mine.map(beside), cliponaxis: false,
+          { type: "scatter", mode: points.length > 15 ? "markers" : "markers+text", x: mine.map(p => p.x), y: mine.map(p => p.y), text: mine.map(p => literal(p.run.model)), textposition: mine.map(beside), cliponaxis: false,
             error_y: { type: "data", symmetric: false, array: mine.map(p => known(p.high) ? p.high - p.y : 0), arrayminus: mine.map(p => known(p.low) ? p.y - p.low : 0), color: style("--soft"), thickness: 1.2 },
             marker: { size: 10, symbol: SYMBOLS[k % SYMBOLS.length], color: COLOURS[k % COLOURS.length] }, hovertemplate: "%{text}: %{y:.4f}, %{x:.3g} reports/s<extra></extra>" }];
       });
-      plot(chart, traces, layout(380, { xaxis: axis({ type: "log", title: { text: "reports per second" }, dtick: "D1", range: [Math.min(...xs) - spare, Math.max(...xs) + spare] }), yaxis: axis({ title: { text: column.key } }) }));
+      plot(chart, traces, layout(380, { xaxis: axis({ type: "log", title: { text: "reports per second" }, dtick: "D1", range: [Math.min(...xs) - spare, Math.max(...xs) + spare] }), yaxis: axis({ title: { text: literal(column.key) } }) }));
     };
 
     const labels = () => {
