@@ -182,26 +182,32 @@ def _side(side: Mapping[str, Any]) -> str:
 
 def _row(each: Finding) -> str:
     guard = each.kind != "metric"
-    places = 1 if guard else 4
+    show = _mebibytes if each.kind == "memory" else _brief if guard else _figure
     cells = [
         each.name + ("" if each.blocking else " (advisory)"),
         f"**{each.status}**" if each.status != "pass" else "pass",
-        _figure(each.baseline, places),
-        _figure(each.candidate, places),
+        show(each.baseline),
+        show(each.candidate),
         "-" if each.change is None else f"× {each.change:.3f}" if guard else f"{each.change:+.4f}",
         "-" if each.low is None or each.high is None else f"[{each.low:.3f}, {each.high:.3f}]" if guard
         else f"[{each.low:+.4f}, {each.high:+.4f}]",
         "-" if each.limit is None else f"{each.limit:g}",
-        _figure(each.p_holm, 4),
-        _figure(each.mde, 4),
+        _figure(each.p_holm),
+        _figure(each.mde),
     ]  # fmt: skip
     return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
 
 
-def _figure(value: float | None, places: int) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3g}" if places == 1 else f"{value:.{places}f}"
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _brief(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _mebibytes(value: float | None) -> str:
+    return "-" if value is None else f"{value / 2**20:.0f} MiB"
 
 
 def _cell(text: Any) -> str:

@@ -240,7 +240,7 @@ class Client:
 
     async def _attempt(self, lane: httpx.AsyncHTTPTransport, call: Call) -> Answer | Trouble:
         found = await self._exchange(lane, "POST", "/chat/completions", call.body)
-        return found if isinstance(found, Trouble) else read_response(*found, time.time())
+        return found if isinstance(found, Trouble) else read_response(*found, time.time(), self.endpoint.key_hint)
 
     async def _exchange(
         self, lane: httpx.AsyncHTTPTransport, method: str, path: str, body: bytes | None

@@ -26,15 +26,15 @@ _AGAIN = frozenset({408, 409, 425, 429, *range(500, 600)})
 """Statuses after which the same request may succeed."""
 
 _FATAL: Mapping[int, tuple[str, str]] = {
-    401: ("the server refuses the key, or wants one", "--set key_env=NAME names the variable that holds it"),
-    403: ("the server forbids this key, or this machine, to ask", "--set key_env=NAME names the variable of the key"),
+    401: ("the server refuses the key, or wants one", ""),
+    403: ("the server forbids this key, or this machine, to ask", ""),
     404: (
         "the server knows no such path, or no model of this name",
         "check the URL (does it end in /v1?) and the model",
     ),
     405: ("the server takes no chat completions at this path", "check the URL (does it end in /v1?)"),
 }
-"""Statuses that every further request would meet as well."""
+"""Statuses that every further request would meet as well; without what to do: how a key is given."""
 
 _TOO_LONG_CODES = frozenset({"context_length_exceeded", "string_above_max_length"})
 _REFUSED_CODES = frozenset({"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"})
@@ -86,7 +86,9 @@ class _Malformed(Exception):  # noqa: N818 - never leaves this module
     """The response is not a chat completion; the argument says what is wrong with it."""
 
 
-def read_response(status: int, headers: Mapping[str, str], body: bytes, now: float) -> Answer | Trouble:
+def read_response(
+    status: int, headers: Mapping[str, str], body: bytes, now: float, key_hint: str = ""
+) -> Answer | Trouble:
     """Read one response.
 
     Args:
@@ -94,6 +96,7 @@ def read_response(status: int, headers: Mapping[str, str], body: bytes, now: flo
         headers: with names in lower case.
         body: as it came, not compressed.
         now: Unix time, for a Retry-After that is a date.
+        key_hint: how the user gives a key, see `http_endpoint.Endpoint`.
     """
     if status == 200:
         try:
@@ -113,7 +116,7 @@ def read_response(status: int, headers: Mapping[str, str], body: bytes, now: flo
         return Trouble(fatal.what, fatal=fatal)
     if status in _FATAL:
         what, fix = _FATAL[status]
-        fatal = CxrbenchError(f"{what} (HTTP {status})", where="the endpoint", fix=fix)
+        fatal = CxrbenchError(f"{what} (HTTP {status})", where="the endpoint", fix=fix or key_hint)
         return Trouble(fatal.what, fatal=fatal)
     if status in _AGAIN:
         return Trouble(f"HTTP {status}", wait=retry_after(headers, now))

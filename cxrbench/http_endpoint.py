@@ -28,6 +28,7 @@ from cxrbench.types import Access
 
 WHERE = "the endpoint's URL"
 _EXAMPLE = "as in http://127.0.0.1:8000/v1, https://HOST/v1 or unix:/run/server.sock"
+KEY_HINT = "an environment variable gives the key"
 UNKNOWN = "is not known to this machine's resolver"
 _PORTS = {"http": 80, "https": 443}
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
@@ -43,6 +44,7 @@ class Endpoint:
 
     `agreement` is the text that allows credentialed data there, None where none is needed. `api_version` is that of an
     Azure deployment, else empty. `clear` says that bytes travel unencrypted and could be read on their way.
+    `key_hint` is how the user gives a key there, in the words of the caller's options; errors repeat it.
     """
 
     scheme: str
@@ -53,6 +55,7 @@ class Endpoint:
     socket_path: str = ""
     access: Access = "credentialed"
     agreement: str | None = None
+    key_hint: str = KEY_HINT
 
     @property
     def url(self) -> str:
@@ -74,13 +77,14 @@ class Endpoint:
         return self.scheme == "http"
 
 
-def open_endpoint(url: str, access: Access, trusted: Mapping[str, str]) -> Endpoint:
+def open_endpoint(url: str, access: Access, trusted: Mapping[str, str], key_hint: str = KEY_HINT) -> Endpoint:
     """Read a URL and ask the guard; nothing is looked up or sent.
 
     Args:
         url: see the module.
         access: of the data that will be sent.
         trusted: `Config.trusted_endpoints`.
+        key_hint: see `Endpoint`.
 
     Raises:
         CxrbenchError: the URL is not plainly written, or the guard refuses its host. Neither quotes the URL, which
@@ -92,9 +96,11 @@ def open_endpoint(url: str, access: Access, trusted: Mapping[str, str]) -> Endpo
     version = _VERSION.fullmatch(query)
     if "#" in url or (mark and version is None):
         raise _malformed("the URL holds a query or a fragment; only ?api-version=... (Azure) is understood")
-    found = _unix(rest) if rest.startswith("unix:") else _network(rest)
+    found = _unix(rest) if rest.startswith("unix:") else _network(rest, key_hint)
     agreement = guard_endpoint(access, url, trusted)
-    return replace(found, api_version=version[1] if version else "", access=access, agreement=agreement)
+    return replace(
+        found, api_version=version[1] if version else "", access=access, agreement=agreement, key_hint=key_hint
+    )
 
 
 def _malformed(what: str, fix: str = _EXAMPLE) -> CxrbenchError:
@@ -117,13 +123,13 @@ def _unix(text: str) -> Endpoint:
     return Endpoint("unix", "localhost", 80, base, socket_path=path)
 
 
-def _network(text: str) -> Endpoint:
+def _network(text: str, key_hint: str) -> Endpoint:
     scheme, slashes, rest = text.partition("://")
     if not slashes or scheme not in _PORTS:
         raise _malformed("the URL does not begin with http://, https:// or unix:/")
     authority, slash, path = rest.partition("/")
     if "@" in authority or "%" in authority:
-        raise _malformed("the URL holds a user, a password or an encoded host", "--set key_env=NAME gives a key")
+        raise _malformed("the URL holds a user, a password or an encoded host", key_hint)
     host, port = _split_port(authority, _PORTS[scheme])
     return Endpoint(scheme, host, port, _base(slash + path))
 

@@ -4,6 +4,8 @@ Agreement: Kendall's tau-b and Pearson's r between a metric's value of each repo
 intervals that resample cases, and the share of pairs of candidates of one case that the metric puts in their order. All
 three are oriented: 1 is perfect agreement, whether more or less is better on either side.
 
+Per category: errors of one kind as a judge counts them against errors of the same kind as people counted them.
+
 Sensitivity: how far each planted error moves a metric from its value of the untouched report. Touches everything
 scoring touches; never torch by itself.
 """
@@ -11,7 +13,7 @@ scoring touches; never torch by itself.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,8 @@ from cxrbench import planted
 from cxrbench.data.phantom import Phantom
 from cxrbench.data.text import normalise
 from cxrbench.errors import CxrbenchError, Exit
-from cxrbench.judge_study_data import Rated, better_is_higher
+from cxrbench.judge_study_data import REXVAL_KINDS, Rated, better_is_higher
+from cxrbench.judges.formulas import ERRORS
 from cxrbench.metrics.base import ALONE, SCORED, Corpus, Floats, Resources
 from cxrbench.scores import with_store
 from cxrbench.scoring import Progress, Scored, choose, score, unwatched
@@ -34,16 +37,32 @@ TEXT = "whitespace:v1"
 ORDERED = 1e-9
 """Two numbers closer than this are a tie."""
 
+_REXVAL_KINDS = dict(zip(REXVAL_KINDS, ERRORS, strict=True))
+"""The same six in the same order: categories 1-6 of ReXVal and RadEvalX, a-f of GREEN, A-F of CheXprompt."""
+
+KINDS: Mapping[str, tuple[str, ...]] = {
+    **{f"errors:{human}": (f"significant_{own}", f"insignificant_{own}") for human, own in _REXVAL_KINDS.items()},
+    "errors:false": ("false_findings",),
+    "errors:missing": ("missing_findings",),
+    "errors:attribute": ("attribute_errors",),
+}
+"""What people counted -> values of a judged metric that count the same, summed: ReXVal's kinds, significant or not, by
+`chexprompt` and `green`; RadPref's by `crimson`, whose kinds they are. RadEvalX's kinds 7 and 8 no judge counts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A primary value of a metric for every report: `values` (n,), not a number where there is none."""
+    """A primary value of a metric for every report: `values` (n,), not a number where there is none.
+
+    `kinds` are a judge's own counts by the human target of `KINDS` they are of, each (n,) as well.
+    """
 
     metric: str
     name: str
     signature: str
     higher_is_better: bool
     values: Floats
+    kinds: Mapping[str, Floats] = field(default_factory=dict)
 
     @property
     def quality(self) -> Floats:
@@ -192,11 +211,33 @@ def _primary(scored: Scored) -> list[Measured]:
     with np.errstate(divide="ignore", invalid="ignore"):
         values = metric.value(rows)
     used = (scored.statistics.status == SCORED).all(axis=1)
+    values = {name: np.where(used, found, np.nan) for name, found in values.items()}
+    counted = {target: names for target, names in KINDS.items() if metric.judge and set(names) <= set(values)}
+    kinds = {target: np.sum([values[name] for name in names], axis=0) for target, names in counted.items()}
     return [
-        Measured(metric.key, name, scored.signature, about.higher_is_better, np.where(used, values[name], np.nan))
+        Measured(metric.key, name, scored.signature, about.higher_is_better, values[name], kinds)
         for name, about in metric.values.items()
         if about.primary and about.higher_is_better is not None
     ]
+
+
+def per_category(
+    found: Sequence[Measured], targets: Mapping[str, Floats], cases: Sequence[str], **how: Any
+) -> dict[str, dict[str, Any]]:
+    """Each judge's count of a kind against people's count of the same kind, by metric and target, where both have it.
+
+    `agreement` with the mean counts of both, over the reports the judge answered for; `how` as there. What a judge or
+    nobody ever counts has no correlation.
+    """
+    out: dict[str, dict[str, Any]] = {}
+    for each in found:
+        for target, count in each.kinds.items():
+            if target in targets:
+                known = np.isfinite(count)
+                means = {"judge_mean": count[known], "human_mean": targets[target][known]}
+                about = {name: float(part.mean()) if len(part) else None for name, part in means.items()}
+                out.setdefault(each.metric, {})[target] = agreement(count, targets[target], cases, **how) | about
+    return out
 
 
 def study(
@@ -234,8 +275,9 @@ def study(
         }
         for each in found
     }  # fmt: skip
-    return {"n": len(rated), "cases": len(set(cases)), "ci_level": level, "metrics": metrics, "not_scored": left,
-            "not_judged": open_, "notes": notes}  # fmt: skip
+    kinds = per_category(found, targets, cases, replicates=replicates, seed=seed, level=level)
+    return {"n": len(rated), "cases": len(set(cases)), "ci_level": level, "metrics": metrics, "per_category": kinds,
+            "not_scored": left, "not_judged": open_, "notes": notes}  # fmt: skip
 
 
 def planted_study(

@@ -49,8 +49,9 @@ def _noted(scored: Scored, sources: Sources) -> Scored:
 
 
 def notes_of(results: Sequence[Scored]) -> list[str]:
-    """What a reader must know of how the metrics came about."""
-    return [note for each in results for note in each.notes]
+    """What a reader must know of how the metrics came about, each note with the metric it is of."""
+    notes = [(f"{each.metric.key}: ", note) for each in results for note in each.notes]
+    return [note if note.startswith(lead) else lead + note for lead, note in notes]
 
 
 def embedded_notes(results: Sequence[Scored]) -> list[str]:

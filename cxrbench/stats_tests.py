@@ -232,7 +232,7 @@ def few_patients(margin: float, worth: float | None, unit: str) -> str:
     if not worth or margin >= FEW_PATIENTS * worth:
         return ""
     return (
-        f"the margin is worth {margin / worth:.1f} {unit}s, fewer than {FEW_PATIENTS}: "
+        f"the margin is worth {margin / worth:.2g} {unit}s, fewer than {FEW_PATIENTS}: "
         "a run that is worse by it may differ on none here and pass"
     )
 

@@ -31,7 +31,7 @@ class Command:
         words = shlex.split(text, comments=True)
         if ">" in words:
             words = words[: words.index(">")]
-        return [word for word in words if word not in ("...", "[RUN", "...]")]
+        return [word for word in words if word not in ("[RUN", "...]")]
 
     @property
     def target(self) -> str | None:

@@ -379,7 +379,7 @@ def block(page: str, begins: str) -> str:
     indent = len(lines[at]) - len(lines[at].lstrip())
     found = []
     for line in lines[at:]:
-        if line.strip() == "```" or (line.strip() and len(line) - len(line.lstrip()) < indent):
+        if line.strip().startswith(("```", "cxrbench ")) or (line.strip() and len(line) - len(line.lstrip()) < indent):
             break
         found.append(line[indent:])
     return "\n".join(found) + "\n"
@@ -394,4 +394,3 @@ def demo_folder(world) -> None:
     made = re.search(r"DEMO=\$\((python .*)\)", (ROOT / "docs/demo.md").read_text())[1].removeprefix("python ")
     place = subprocess.run([sys.executable, *shlex.split(made)], capture_output=True, text=True)
     world.words["$DEMO"] = place.stdout.strip()
-

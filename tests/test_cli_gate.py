@@ -240,6 +240,14 @@ def test_the_action_tells_a_wrong_call_from_a_verdict(github):
     assert "there is no run here" in log
 
 
+def test_an_earlier_gates_file_does_not_stand_for_a_call_that_failed(github, world):
+    old = world / "cxrbench-gate.xml"
+    old.write_text("<testsuites/>")
+    code, _, _, _ = github(run="none", baseline="b.parquet")
+    assert code == 2
+    assert not old.exists()
+
+
 def test_an_input_cannot_become_a_command(github, world):
     code, _, _, _ = github(run="good; touch evil", baseline="b.parquet")
     assert code == 2

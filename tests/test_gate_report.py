@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cxrbench.gate import Finding, Gate, check, refused
-from cxrbench.gate_policy import Check, LengthGuard, Policy
+from cxrbench.gate_policy import Check, LengthGuard, MemoryGuard, Policy
 from cxrbench.gate_report import as_json, junit, markdown, workflow_commands
 from cxrbench.types import Verdict
 from tests.gate_runs import ROUGE, evidence
@@ -83,6 +83,12 @@ def test_markdown_begins_with_the_verdict_and_folds_the_rest(failed):
     assert lines[0] == "## cxrbench gate: FAIL · small"
     assert sum(line.startswith("| ") for line in lines) == 3
     assert lines.index("<details><summary>What was asked</summary>") > 6
+
+
+def test_markdown_says_memory_in_mebibytes():
+    asked = Policy(name="p", memory=MemoryGuard(max_ratio=1.1))
+    about = {"speed": {"peak_rss": 544.0 * 2**20}}
+    assert "| 544 MiB | 544 MiB |" in markdown(check(evidence(1, **about), evidence(2, **about), asked, replicates=200))
 
 
 def test_markdown_escapes_tables_and_tags(failed):

@@ -11,9 +11,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
+import cxrbench
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.http import Client, Clock, Server
 from cxrbench.http_answer import Answer, Trouble, read_response, retry_after
@@ -550,6 +552,21 @@ def test_calls_are_taken_from_an_iterator_as_they_are_needed():
         asked.each(calls(), lambda number, answer: done.append(number))
     assert sorted(done) == list(range(100))
     assert max(taken) <= 4
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_how_a_key_is_given_is_said_in_the_callers_words(code):
+    with ChatServer(lambda _: status(code)) as server:
+        endpoint = open_endpoint(server.url, "credentialed", {}, "--own key_env=NAME")
+        made = Client(endpoint, Policy(retries=0))
+        with Server(made) as asked:
+            asked.ask_all([call()])
+    assert made.stopped.fix.startswith("--own key_env=NAME")
+    with pytest.raises(CxrbenchError) as told:
+        open_endpoint("http://me:pw@127.0.0.1:1/v1", "credentialed", {}, "--own key_env=NAME")
+    assert told.value.fix.startswith("--own key_env=NAME")
+    for source in ("http.py", "http_answer.py", "http_endpoint.py"):
+        assert "--set" not in (Path(cxrbench.__file__).parent / source).read_text()
 
 
 def test_reading_a_response_is_pure():

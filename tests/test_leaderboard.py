@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from cxrbench.errors import CxrbenchError
+from cxrbench.features import bertscore, chexbert, radgraph
+from cxrbench.gate_evidence import read_baseline
 from cxrbench.report.aggregate import FEW, Group, read_summary_file, suppress, write_summary
 from cxrbench.report.board_spec import find_board, shipped_boards
 from cxrbench.report.leaderboard import make_board, visible
@@ -18,6 +20,7 @@ from cxrbench.report.page import data_json
 from cxrbench.report.publication import publish
 from cxrbench.report.published import published_files, read_published
 from cxrbench.report.ranks import rank
+from cxrbench.shipped import shipped
 from tests.board_summaries import F1, RADCLIQ, ROUGE, cell, group, run, summary
 from tests.commands import cli, small_run  # noqa: F401 - a fixture
 
@@ -325,6 +328,21 @@ def test_names_are_made_visible():
 def test_shipped_boards_build(name):
     board = make_board(*find_board(name), "public")
     assert len(html(board).encode()) < 8e6
+
+
+@pytest.mark.parametrize("name", ["demo-findings", "demo-impression"])
+def test_shipped_summaries_are_of_this_version(name):
+    made = read_summary_file(shipped("baselines") / "demo" / f"{name}.json")
+    gate = read_baseline(shipped("baselines") / "gates" / "demo-findings.parquet")
+    # What was fitted to the references is a matter of the task.
+    today = {key: re.sub(r"fit:\w+", "", column.signature) for key, column in gate.columns.items()}
+    for each in made.runs:
+        assert not [note for note in each.notes if "another way" in note]
+        here = {key.partition("/")[0]: re.sub(r"fit:\w+", "", one.signature) for key, one in each.values.items()}
+        assert {key: here[key] for key in today} == today
+    for feature, metric in ((radgraph, "radgraph-f1:partial"), (chexbert, "chexbert-f1:miura")):
+        assert f":{feature.__name__.rpartition('.')[2]}.{feature.VERSION}|" in today[metric]
+    assert f"encoder:bertscore.{bertscore.VERSION}|" in today["bertscore:tiny"]
 
 
 def test_signatures_stand_whole_in_the_page():

@@ -1,4 +1,4 @@
-"""One row of a JSONL file of predictions: letters as they are, and valid UTF-8 whatever a model wrote."""
+"""One row of a predictions file (JSONL), letters as they are."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from cxrbench.errors import CxrbenchError
 
-def json_line(row: Mapping[str, Any]) -> bytes:
-    """The row and its line end; half a surrogate pair, which UTF-8 has no bytes for, is escaped.
 
-    >>> json_line({"a": "é"}), json_line({"a": chr(0xD800)})
-    (b'{"a": "\\xc3\\xa9"}\\n', b'{"a": "\\\\ud800"}\\n')
+def json_line(row: Mapping[str, Any], where: str) -> bytes:
+    """The row in UTF-8 with its line end.
+
+    Raises:
+        CxrbenchError: half of a surrogate pair, which UTF-8 has no bytes for and no predictions file may hold.
     """
     try:
         return (json.dumps(row, ensure_ascii=False) + "\n").encode()
     except UnicodeEncodeError:
-        return (json.dumps(row) + "\n").encode()
+        raise CxrbenchError("a text holds half of a surrogate pair, which is no character", where=where) from None

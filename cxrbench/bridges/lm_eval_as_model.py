@@ -89,7 +89,9 @@ class LmEvalModel:
         return rough_cost(request)
 
     def prepare(self, request: Request) -> Prepared:
-        """Read the images; RGB, as lm-eval's models expect."""
+        """Read the images; RGB, as lm-eval's models expect. Without an image they break, so such a sample fails."""
+        if not request.images:
+            return Prepared(request, failure=("no_input", "lm-eval's image models take no text alone"))
         begun = time.perf_counter()
         try:
             images = [rgb(self.options.read_image(image.path)) for image in request.images]
@@ -104,6 +106,7 @@ class LmEvalModel:
         tokens = [self._tokens(prompt, each.payload[1]) for prompt, each in zip(prompts, prepared, strict=True)]
         room = [self._fits(each.request, count) for each, count in zip(prepared, tokens, strict=True)]
         asked = [self._instance(place, prompts[place], prepared[place]) for place, good in enumerate(room) if good]
+        self._lm.batch_size_per_gpu = max(1, len(asked))  # batches are ours: lm-eval shall not cut them again
         texts = iter(self._lm.generate_until(asked, disable_tqdm=True) if asked else ())
         ended = time.perf_counter()
         predictions = []
@@ -142,15 +145,12 @@ class LmEvalModel:
         try:
             made = get_model(self.name).create_from_arg_string(self.arguments, settings)
         except ValueError as error:
-            raise CxrbenchError(
-                f"lm-eval cannot make {self.name!r}: {str(error).splitlines()[0][:200]}", where="--model lm-eval"
-            ) from error
+            said = (str(error) or type(error).__name__).splitlines()[0][:200]
+            raise CxrbenchError(f"lm-eval cannot make {self.name!r}: {said}", where="--model lm-eval") from error
         if not getattr(made, "MULTIMODAL", False):
             raise CxrbenchError(
                 f"lm-eval's {self.name!r} looks at no images", where="--model lm-eval", fix="hf-multimodal, vllm-vlm"
             )
-        # Whole batches are ours; within one call lm-eval shall not cut them again.
-        made.batch_size_per_gpu = max(1, DEFAULT_BATCH)
         return made
 
     @property

@@ -208,7 +208,7 @@ def _log_row(line: str, where: str, id_key: str) -> dict[str, Any]:
 def import_log(file: Path, out: Path, id_key: str | None = None) -> tuple[int, int]:
     """Write a sample log as a predictions file (JSONL); returns (rows, samples without an answer, left out)."""
     found = list(read_log(file, id_key))
-    rows = [json_line(row) for row in found if row["prediction"] is not None]
+    rows = [json_line(row, str(file)) for row in found if row["prediction"] is not None]
     private_folder(out.parent)
     write_atomic(out, b"".join(rows))
     return len(rows), len(found) - len(rows)

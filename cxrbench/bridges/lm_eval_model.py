@@ -7,6 +7,7 @@ prompt of lm-eval is put as the question, which a model must be able to take.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from cxrbench.models.base import Model
 
 LOG = logging.getLogger(__name__)
+
+DEFAULT_DEVICE = "cuda:0"
 
 OURS = ("model", "engine", "preset", "dtype", "load_format", "workers", "seed", "inputs", "out", "batch")
 """Keys of --model_args that cxrbench reads; the others are settings of the model, as `--set` gives them."""
@@ -71,7 +74,8 @@ class CxrbenchLM(LM):  # type: ignore[misc]  # lm-eval has no types here
                 "lm-eval was not told which model", where="--model_args", fix="--model_args model=demo,dtype=fp32"
             )
         self.model_text = model
-        self.device_name = device or "auto"
+        # lm-eval's command line says cuda:0 where nobody said anything, on machines without a GPU too.
+        self.device_name = "auto" if device in (None, "", DEFAULT_DEVICE) else device
         # lm-eval's own default is 1, which nobody asked for; a size that was meant stands in --model_args.
         self.size = int(arguments.pop("batch", 0)) or None
         self.arguments = arguments
@@ -229,7 +233,8 @@ def _only(plan: Plan, model: Model, wanted: set[str]) -> Plan:
     if wanted == plan.selected:
         return plan
     requests = [request for batch in plan.batches for request in batch if request.sample_id in wanted]
-    identity = {**plan.manifest.identity, "limit": f"lm-eval's {len(wanted)} documents"}
+    which = hashlib.sha256("\0".join(sorted(wanted)).encode()).hexdigest()[:8]
+    identity = {**plan.manifest.identity, "limit": f"lm-eval's {len(wanted)} documents {which}"}
     manifest = replace(plan.manifest, identity=identity, n_expected=len(wanted))
     batches = cut(requests, model.cost, plan.manifest.batch_size)
     return replace(plan, manifest=manifest, selected=frozenset(wanted), batches=batches)

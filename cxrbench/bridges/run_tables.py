@@ -39,8 +39,8 @@ TEXTS: Mapping[str, str] = {
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 DESCRIBED = frozenset(
-    "sample_id study_id patient_id prediction reference outcome finish_reason "
-    "prompt_tokens output_tokens latency_s".split()
+    {"sample_id", "study_id", "patient_id", "prediction", "reference", "outcome", "finish_reason"}
+    | {"prompt_tokens", "output_tokens", "latency_s"}
 )
 """Columns every table has; a data set's own column of such a name gets `column:` in front."""
 
@@ -156,8 +156,8 @@ def read_records(file: Path) -> dict[str, dict[str, Any]]:
     return body
 
 
-def export_rexrank(run: RunFolder, out: Path, records: Path | None) -> tuple[int, int]:
-    """Write ReXrank's submission file; returns (studies with a prediction, studies without).
+def export_rexrank(run: RunFolder, out: Path, records: Path | None) -> tuple[int, int, int]:
+    """Write ReXrank's submission file; returns (studies with a prediction, without, answered but not in `records`).
 
     `records` is ReXrank's own input file, whose records are kept and get the prediction; without it a record is the
     prediction alone. A study without an answer stands there without the key, as it would be scored against nothing.
@@ -184,7 +184,8 @@ def export_rexrank(run: RunFolder, out: Path, records: Path | None) -> tuple[int
     }
     private_folder(out.parent)
     write_atomic(out, (json.dumps(body, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass"))
-    return sum(PREDICTED in record for record in body.values()), sum(PREDICTED not in r for r in body.values())
+    given = sum(PREDICTED in record for record in body.values())
+    return given, len(body) - given, len(set(texts) - set(base))
 
 
 def import_rexrank(file: Path, out: Path, reference: str | None) -> tuple[int, int]:
@@ -193,7 +194,7 @@ def import_rexrank(file: Path, out: Path, reference: str | None) -> tuple[int, i
     `reference` (a key of `TEXTS`) takes the reference along, for scoring without a task.
     """
     records = read_records(file)
-    rows = []
+    rows: list[bytes] = []
     for study, record in records.items():
         said = record.get(PREDICTED)
         if not isinstance(said, str):
@@ -201,7 +202,7 @@ def import_rexrank(file: Path, out: Path, reference: str | None) -> tuple[int, i
         row = {"sample_id": study, "prediction": said}
         if reference is not None:
             row["reference"] = str(record.get(TEXTS[reference]) or "")
-        rows.append(json_line(row))
+        rows.append(json_line(row, f"{file}, study {len(rows) + 1}"))
     if not rows:
         raise CxrbenchError(f"not one record has the key {PREDICTED!r}", where=str(file), fix="a submission of ReXrank")
     private_folder(out.parent)

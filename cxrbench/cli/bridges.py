@@ -111,8 +111,10 @@ def export_rexrank(
     from cxrbench.bridges import run_tables
     from cxrbench.store import find_run
 
-    given, left = run_tables.export_rexrank(find_run(run), out, records)
+    given, left, other = run_tables.export_rexrank(find_run(run), out, records)
     typer.echo(f"{given} studies with a prediction, {left} without: {out}")
+    if other:
+        typer.echo(f"left out: {other} predictions of studies that {records} does not hold")
 
 
 @bring.command("rexrank")

@@ -41,7 +41,7 @@ def show_plan(
     from cxrbench.cli.show import many
 
     manifest = plan.manifest
-    no_ids = "clusters (no patient ids: samples are the clusters)"
+    no_ids = "clusters (no patient ids: studies are the clusters)"
     who = many(manifest.clusters, "patient") if manifest.patient_ids else f"{manifest.clusters} {no_ids}"
     typer.echo(f"{spec.name} v{spec.version} · {model.card.name}")
     typer.echo(

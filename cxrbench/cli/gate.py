@@ -206,7 +206,8 @@ def _show(gate: Gate, source: str) -> None:
     sure = 1 - gate.policy.alpha
     out.print(
         f"\nchange = after - before (limit: the margin), for guards after / before; bounds one-sided at {sure:.0%};\n"
-        "p Holm of 'worse' over all blocking metrics (advisory: p by itself); MDE = smallest drop so many samples can show."
+        "p Holm of 'worse' over all blocking metrics (advisory: p by itself);\n"
+        "MDE = smallest drop so many samples can show."
     )
 
 

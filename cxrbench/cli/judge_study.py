@@ -145,7 +145,23 @@ def _show(found: Mapping[str, Any], *, markdown: bool, intervals: bool) -> None:
         for target, each in body["targets"].items()
     ]
     heads = ["metric", "against", "n", "Kendall tau-b", "Pearson r", "ranking accuracy"]
-    typer.echo(_table(heads, rows, markdown=markdown, gap=2), nl=False)
+    typer.echo(_table(heads, rows, markdown=markdown, gap=0), nl=False)
+    if found.get("per_category"):
+        typer.echo("\nper category: kind against the same kind (the judge's count, people's count)")
+        typer.echo(_categories(found["per_category"], markdown=markdown), nl=False)
+
+
+def _categories(found: Mapping[str, Mapping[str, Any]], *, markdown: bool) -> str:
+    """A row per judge and kind: mean counts per report of both, and how far they go together."""
+    rows = [
+        [key if number == 0 or markdown else "", target.removeprefix("errors:"), str(each["n"]),
+         *("-" if each[name] is None else f"{each[name]:.2f}" for name in ("judge_mean", "human_mean")),
+         *(_cell(each.get(name)) for name in ("tau_b", "pearson"))]
+        for key, kinds in found.items()
+        for number, (target, each) in enumerate(kinds.items())
+    ]  # fmt: skip
+    heads = ["metric", "kind", "n", "judge\nmean", "human\nmean", "Kendall tau-b", "Pearson r"]
+    return _table(heads, rows, markdown=markdown, gap=2)
 
 
 def profile_table(found: Mapping[str, Any], *, markdown: bool) -> str:

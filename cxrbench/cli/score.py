@@ -184,7 +184,7 @@ def finish(
 
 
 def _named_only(summary: Mapping[str, Any], named: list[str]) -> dict[str, Any]:
-    """The summary with the metrics that were asked for now; what was scored earlier is named in a note."""
+    """The summary with the metrics that were asked for now, and their notes; what was scored earlier is named."""
     from cxrbench.scoring import make_metric
 
     keys = {make_metric(name).key for name in named} or set(summary["metrics"])
@@ -200,13 +200,14 @@ def _named_only(summary: Mapping[str, Any], named: list[str]) -> dict[str, Any]:
     missing = {key: why for key, why in summary["not_scored"].items() if not named or key in keys}
     if named:  # what somebody asks for by name is not optional
         missing = {key: {**why, "required": True} for key, why in missing.items()}
-    notes = [f"scored earlier, in summary.json: {', '.join(earlier)}"] if earlier else []
+    notes = [note for note in summary["notes"] if not note.startswith(tuple(f"{key}: " for key in earlier))]
+    notes += [f"scored earlier, in summary.json: {', '.join(earlier)}"] if earlier else []
     return {
         **summary,
         "metrics": metrics,
         "not_scored": missing,
         "slices": slices,
-        "notes": [*summary["notes"], *notes],
+        "notes": notes,
     }
 
 

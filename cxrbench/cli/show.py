@@ -117,7 +117,7 @@ def show_summary(summary: Mapping[str, Any]) -> None:
     title = " · ".join(str(summary[key]) for key in ("task", "model") if summary.get(key))
     if title:
         out.print(title, style="bold")
-    out.print(rests_on(summary))
+    out.print("\n".join((rests_on(summary), *failed_lines(summary))), soft_wrap=True)
     for line in (*counted(summary), *summary.get("notes", ())):
         out.print("\n".join(wrapped(line, out.width, "  ")), soft_wrap=True)
     out.print()
@@ -153,10 +153,22 @@ def show_speed(summary: Mapping[str, Any]) -> None:
 
 
 def rests_on(summary: Mapping[str, Any]) -> str:
-    """One line: how many samples of how many, how many clusters."""
+    """One line: how many samples of how many, how many clusters; scored is only what no metric failed on."""
     who = clusters_line(summary)
     did = "scored" if summary["metrics"] else "nothing scored; answered"
+    if failed_lines(summary):
+        did = "answered"
     return f"{did} {summary['n']} of {summary['n_expected']} samples{part_of(summary)}, {who}"
+
+
+def failed_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Metrics that failed on samples (calls of a judge, say), each with how many it scored."""
+    firsts = [(key, next(iter(values.values()))) for key, values in summary["metrics"].items() if values]
+    return [
+        f"{key}: scored {entry['n']} of {summary['n_expected']} ({entry['failed']} failed)"
+        for key, entry in firsts
+        if entry["failed"]
+    ]
 
 
 def many(count: int, noun: str) -> str:
@@ -172,7 +184,7 @@ def clusters_line(summary: Mapping[str, Any]) -> str:
     """What is resampled together."""
     if summary["cluster_unit"] == "patient":
         return many(summary["clusters"], "patient")
-    return "no patient ids: samples are the clusters"
+    return "no patient ids: studies are the clusters"
 
 
 def part_of(summary: Mapping[str, Any]) -> str:

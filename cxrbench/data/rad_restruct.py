@@ -1,8 +1,8 @@
 """Rad-ReStruct (Pellegrini et al., MICCAI 2023): a structured report as questions about a study of Open-i. MIT.
 
 JSONL, a study per line: `{report_id, split, frontal_images, qa_pairs: [[question, [answers], history, about], ...]}`,
-where `about` is `{answer_type, options, path}`. A question with several answers has them joined by commas, sorted. What the published code calls `history` (the
-questions before, with their answers) is not offered: it holds answers.
+where `about` is `{answer_type, options, path}`. A question with several answers has them joined by commas, sorted. What
+the published code calls `history` (the questions before, with their answers) is not offered: it holds answers.
 """
 
 from __future__ import annotations

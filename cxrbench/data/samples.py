@@ -35,7 +35,7 @@ class SampleSet:
 
     @property
     def clusters(self) -> int:
-        """Number of patients, or of samples where patients are not known."""
+        """Number of patients, or of studies where patients are not known."""
         return len(set(clusters_of(self.samples)))
 
     @property
@@ -54,10 +54,13 @@ class SampleSet:
 
 
 def clusters_of(samples: Sequence[Sample]) -> list[str]:
-    """The unit that is resampled, per sample: its patient; where any patient is not known, every sample is its own."""
+    """The unit that is resampled, per sample: its patient; where any patient is not known, its study.
+
+    Images, questions and variants of one study are not independent of each other, whoever the patient is.
+    """
     if has_patients(samples):
         return [intern(sample.patient_id or "") for sample in samples]
-    return [sample.sample_id for sample in samples]
+    return [intern(sample.study_id) for sample in samples]
 
 
 def has_patients(samples: Sequence[Sample]) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Pixels = NDArray[np.uint8]
 SCHEME = "variant:"
 MARKS = re.compile(r"_{2,}|\bX{3,}\b|\[\*\*.*?\*\*\]")
-"""What stands for a removed word: ___ in MIMIC-CXR, XXXX in Open-i, [**...**] in MIMIC-III."""
+"""What stands for a removed word: underscores in MIMIC-CXR, XXXX in Open-i, [**...**] in MIMIC-III."""
 
 REDACTED = "[REDACTED]"
 ANGLE, SHARE, CONTRAST, QUALITY = 5.0, 0.9, 0.7, 30

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 DTYPES = ("auto", "bf16", "fp16", "fp32")
 
+NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What a plain RuntimeError says of memory: the host's allocator, the driver's, and that of the matrix products."""
+
 
 def pick_dtype(name: str, device: str) -> str:
     """Resolve `auto`: bf16 on a GPU that computes in it, fp16 on an older one, fp32 on the CPU.
@@ -91,7 +94,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in NO_MEMORY)
 
 
 def release() -> None:

@@ -32,6 +32,8 @@ SETTINGS: Mapping[str, str] = {
     "max_side": "bring images down to so many pixels on their longer side (as they are by default)",
 }
 
+KEY_HINT = "--set key_env=NAME names the environment variable that holds the key"
+
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
@@ -58,7 +60,7 @@ def read_settings(options: ModelOptions) -> ServerSettings:
         raise CxrbenchError(
             "engine openai needs the URL of a server", where="--set url=", fix="--set url=http://127.0.0.1:8000/v1"
         )
-    endpoint = open_endpoint(extra["url"], options.access, options.trusted_endpoints)
+    endpoint = open_endpoint(extra["url"], options.access, options.trusted_endpoints, KEY_HINT)
     model = extra.get("served", options.argument)
     if not model:
         raise CxrbenchError(

@@ -11,6 +11,7 @@ ends. `encode`, `prefill` and `decode` of a window are sums over its calls, whic
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cxrbench.engines import device as devices
@@ -134,7 +135,8 @@ class SlotsEngine(TransformersEngine):
 
         with self._lock:
             if self._workers is None:
-                recipe = Recipe(reader_of, (type(self.adapter), self._options, self._preset))
+                apart = replace(self._options, device="cpu")  # a reader that asks a GPU would take memory there
+                recipe = Recipe(reader_of, (type(self.adapter), apart, self._preset))
                 self._workers = Workers(recipe, self._options.workers)
 
     @property

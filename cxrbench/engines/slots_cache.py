@@ -23,13 +23,15 @@ class Place:
     """Where the next call writes; one object for all layers.
 
     `rows` are the slots of a prefill, None in a step. In a step row i writes at `positions[i]`, and the first `length`
-    positions are read.
+    positions are read. `padding` (rows, 1, tokens, 1) is True behind the prompts of a prefill: in fp16 it may overflow,
+    and a masked NaN spreads, so its keys and values become zeros.
     """
 
     rows: torch.Tensor | None
     index: torch.Tensor
     positions: torch.Tensor
     length: int
+    padding: torch.Tensor | None = None
 
 
 class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyped here
@@ -61,6 +63,9 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyp
         place, rows = self.place, key_states.shape[0]
         if place.rows is not None:
             tokens = key_states.shape[-2]
+            if place.padding is not None and key_states.dtype == torch.float16:
+                key_states = key_states.masked_fill(place.padding, 0)
+                value_states = value_states.masked_fill(place.padding, 0)
             self.keys[place.rows, :, :tokens] = key_states
             self.values[place.rows, :, :tokens] = value_states
             return key_states, value_states
@@ -128,14 +133,22 @@ class Pool:
         self.layers = [SlotLayer(self.place, slots, room) for _ in range(layers)]
         self.cache = Cache(layers=self.layers)
 
-    def prefill(self, module: torch.nn.Module, slots: torch.Tensor, keep: torch.Tensor, inputs: dict[str, Any]) -> Any:
-        """Put prompts, padded on the right, into `slots`.
+    def prefill(
+        self,
+        module: torch.nn.Module,
+        slots: torch.Tensor,
+        lengths: torch.Tensor,
+        keep: torch.Tensor,
+        inputs: dict[str, Any],
+    ) -> Any:
+        """Put prompts of these `lengths`, padded on the right, into `slots`.
 
         No mask is given: a causal decoder does not look to the right, and what the padding leaves in a slot is
         overwritten before it is ever read. Logits (rows, len(keep), vocabulary) of the positions `keep`.
         """
         longest = inputs["input_ids"].shape[1]
         self.place.rows = slots
+        self.place.padding = (self._places[:longest] >= lengths[:, None])[:, None, :, None]
         try:
             return module(
                 **inputs,
@@ -145,7 +158,7 @@ class Pool:
                 logits_to_keep=keep,
             ).logits
         finally:
-            self.place.rows = None
+            self.place.rows = self.place.padding = None
 
     def step(self, module: torch.nn.Module, rows: int, length: int) -> torch.Tensor:
         """Logits (rows, vocabulary) after the `tokens` at the `positions` of the first `rows` slots.
@@ -186,8 +199,16 @@ class Pool:
         """Move what is in a slot to another."""
         self.tokens[target] = self.tokens[source]
         self.positions[target] = self.positions[source]
+        self.leave(source)
         for layer in self.layers:
             layer.move(source, target)
+
+    def leave(self, slot: int) -> None:
+        """Nothing is in a slot any more: what a recorded step still writes there goes where the next prompt begins.
+
+        In fp16 that may be NaN, which would spread from any place the next prompt leaves as it is.
+        """
+        self.positions[slot] = 0
 
     def clean(self, slot: int) -> None:
         """Forget what is in a slot, where it holds NaN: a masked NaN would spread to the slot's next prompt."""

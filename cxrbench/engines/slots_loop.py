@@ -183,7 +183,11 @@ class Loop:
         last = torch.tensor([prompt.prompt_tokens - 1 for prompt in prompts])
         keep, which = torch.unique(last, return_inverse=True)
         logits = self.pool.prefill(
-            network.module, torch.tensor(slots, device=network.entry), keep.to(network.entry), inputs
+            network.module,
+            torch.tensor(slots, device=network.entry),
+            (last + 1).to(network.entry),
+            keep.to(network.entry),
+            inputs,
         )
         scores: torch.Tensor = logits[torch.arange(len(prompts)), which]
         return scores.float()
@@ -233,6 +237,8 @@ class Loop:
                     continue
             else:
                 self.pool.clean(slot)
+            if self.steps.graphs:
+                self.pool.leave(slot)
             self._rows[slot] = None
             del self._held[id(row.prepared)]
             self.done(row, token == BAD)

@@ -6,10 +6,11 @@ Imports torch: import it inside functions.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cxrbench.engines.device import is_out_of_memory
 from cxrbench.errors import CxrbenchError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Steps:
         self.pool = pool
         self.graphs = graphs
         self._recorded: dict[int, Recorded] = {}
+        self._memory: Any = None
 
     def __call__(self, rows: int, length: int) -> torch.Tensor:
         """Logits (rows, vocabulary) of the first `rows` slots, whose positions are all below `length`."""
@@ -58,8 +60,12 @@ class Steps:
         return recorded.logits[:rows]
 
     def _record(self, rows: int) -> Recorded:
-        """Record a step of `rows` rows. What it writes meanwhile, the replay writes again."""
+        """Record a step of `rows` rows. What it writes meanwhile, the replay writes again.
+
+        All recordings work in one block of memory: one is replayed at a time, and its logits are read before the next.
+        """
         device = self.pool.tokens.device
+        self._memory = self._memory or torch.cuda.graph_pool_handle()
         side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):
@@ -68,11 +74,11 @@ class Steps:
         torch.cuda.current_stream(device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, pool=self._memory):
                 logits = self.pool.step(self.module, rows, self.pool.room)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
             first = str(error).split("\n")[0][:200]
             raise CxrbenchError(
                 f"the decoding step cannot be recorded as a CUDA graph: {first}", fix="--set graphs=off"

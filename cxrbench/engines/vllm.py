@@ -1,6 +1,6 @@
 """Engine `vllm`: a checkpoint folder through vLLM's offline interface. NEVER RUN here: tested against a fake of it.
 
-Written to the interface of vllm 0.18 and later: `LLM(model=..., ...)`, `SamplingParams(...)` and
+Written to the interface of vllm 0.18 and later: `LLM(model=..., ...)`, `SamplingParams(...)`, `LLM.get_tokenizer()` and
 `LLM.generate(prompts, params)`, whose results have `prompt_token_ids` and `outputs[0]` with text, token_ids and
 finish_reason. The prompt is the adapter's own rendering, so that vLLM's chat template plays no part. vLLM is imported
 when the model is loaded, and its usage telemetry is switched off before that.
@@ -145,11 +145,19 @@ class VllmEngine:
         for each in prepared:
             pictures = [Picture.fromarray(grey).convert("RGB") for grey in each.payload.images]
             data = {"multi_modal_data": {"image": pictures}} if pictures else {}
-            prompts.append({"prompt": each.payload.prompt, **data})
+            prompts.append({"prompt": _led_once(each.payload.prompt, llm.get_tokenizer()), **data})
             params.append(module.SamplingParams(**sampling(each.request.generation, each.request.seed)))
         results = llm.generate(prompts, params, use_tqdm=False)
         made = tuple(_prediction(each, result, begin) for each, result in zip(prepared, results, strict=True))
         return BatchResult(made, BatchTiming(batch=batch, size=len(prepared), wall=time.perf_counter() - begin))
+
+
+def _led_once(prompt: str, tokenizer: Any) -> str:
+    """The prompt without a BOS that the template wrote, where vLLM's tokenizer puts one before every text itself."""
+    bos = getattr(tokenizer, "bos_token", None)
+    if not bos or not prompt.startswith(bos) or list(tokenizer.encode("x"))[:1] != [tokenizer.bos_token_id]:
+        return prompt
+    return prompt.removeprefix(bos)
 
 
 def sampling(generation: Generation, seed: int) -> dict[str, Any]:

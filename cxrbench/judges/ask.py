@@ -89,7 +89,7 @@ class Asker(Protocol):
         """Ask all; `answered` is called once for each with its number, as the replies come."""
 
     def stopped(self) -> str:
-        """Why no further prompt would be asked ("" while that is not so)."""
+        """Why no further prompt would be asked, or what to do about it ("" while that is not so)."""
 
 
 @runtime_checkable

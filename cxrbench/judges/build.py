@@ -14,7 +14,7 @@ from cxrbench.judges.ask import Asker
 from cxrbench.judges.engine import Judge
 from cxrbench.judges.local import LocalJudge, Opener
 from cxrbench.judges.replay import ReplayJudge
-from cxrbench.judges.rubric import Rubric, read_rubric
+from cxrbench.judges.rubric import FOLDER, Rubric, built_in, check_shown, read_rubric
 from cxrbench.judges.server import ServerJudge
 from cxrbench.types import Access
 
@@ -34,6 +34,7 @@ SETTINGS: Mapping[str, str] = {
     "price_prompt": "price of a million prompt tokens",
     "price_output": "price of a million answer tokens",
 }
+KEY_HINT = "--judge-set key_env=NAME names the environment variable that holds the key"
 FORMS = "openai:MODEL with --judge-url, local:DIR, or replay:FILE"
 
 
@@ -130,7 +131,7 @@ def _server(
     prices = Prices(prompt or 0.0, output or 0.0) if prompt is not None or output is not None else None
     return ServerJudge(
         model=model,
-        endpoint=open_endpoint(wish.url, access, trusted),
+        endpoint=open_endpoint(wish.url, access, trusted, KEY_HINT),
         policy=policy,
         budget=Budget(wish.max_requests, wish.max_cost, prices),
         key=read_key(settings["key_env"]) if "key_env" in settings else None,
@@ -161,10 +162,8 @@ def _rubrics(files: Sequence[Path]) -> dict[str, Rubric]:
     """The user's rubrics by the name of the built-in one they replace.
 
     Raises:
-        CxrbenchError: one replaces none, or two replace the same.
+        CxrbenchError: one replaces none, two replace the same, or one does not show what is judged.
     """
-    from cxrbench.judges.rubric import FOLDER
-
     known = sorted(file.stem for file in FOLDER.glob("*.yaml"))
     found: dict[str, Rubric] = {}
     for file in files:
@@ -177,5 +176,6 @@ def _rubrics(files: Sequence[Path]) -> dict[str, Rubric]:
             )
         if rubric.name in found:
             raise CxrbenchError(f"two rubrics replace {rubric.name}", where=f"--rubric {file}")
+        check_shown(rubric, built_in(rubric.name).slots - {"reference"}, file)
         found[rubric.name] = rubric
     return found

@@ -129,6 +129,17 @@ class Rubric(_Part):
         return {"type": "object", "additionalProperties": False, "required": list(numbers), "properties": numbers}
 
     @property
+    def conversation(self) -> tuple[Turn, ...]:
+        """The turns with their slots: word for word `turns`, or made of `role`, `examples` and `task`."""
+        role = (Turn(role="system", content=self.role),) if self.role else ()
+        return self.turns or (*role, *self.examples, Turn(role="user", content=self.task))
+
+    @property
+    def slots(self) -> frozenset[str]:
+        """Names of the slots: `candidate` of {candidate}."""
+        return frozenset(name for turn in self.conversation for name in _SLOT.findall(turn.content))
+
+    @property
     def tag(self) -> str:
         """`name.hash`, as it stands in signatures."""
         return f"{self.name}.{self.hash}"
@@ -139,13 +150,8 @@ class Rubric(_Part):
         Raises:
             CxrbenchError: a slot of the rubric is none of `facts`.
         """
-        turns = self.turns or (
-            *((Turn(role="system", content=self.role),) if self.role else ()),
-            *self.examples,
-            Turn(role="user", content=self.task),
-        )
         values = {name: cut(text, self.words) for name, text in facts.items()}
-        return tuple((turn.role, self._filled(turn.content, values)) for turn in turns)
+        return tuple((turn.role, self._filled(turn.content, values)) for turn in self.conversation)
 
     def _filled(self, template: str, values: Mapping[str, str]) -> str:
         def value(match: re.Match[str]) -> str:
@@ -182,6 +188,18 @@ def read_rubric(file: Path) -> Rubric:
     if rubric.output is not None and rubric.output.get("type") != "object":
         raise CxrbenchError("`output` is a JSON schema of an object", where=str(file), fix="type: object")
     return rubric
+
+
+def check_shown(rubric: Rubric, slots: frozenset[str], file: Path) -> None:
+    """Raise where a rubric of the user's lacks a slot that what is judged stands in: it would judge nothing."""
+    lacking = sorted(slots - rubric.slots)
+    if lacking:
+        named = " and ".join(f"{{{name}}}" for name in lacking)
+        raise CxrbenchError(
+            f"the rubric never shows the report that is judged: it does not hold {named}",
+            where=str(file),
+            fix=f"write {named} into the task, where the text belongs",
+        )
 
 
 def built_in(name: str) -> Rubric:

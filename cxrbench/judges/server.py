@@ -106,7 +106,8 @@ class ServerJudge:
             calls = (self._call(prompts[number], sent=sent) for number in waiting)
             server.each(calls, lambda place, answer: answered(waiting[place], self._reply(answer, sent=sent)))
         if client.stopped is not None:
-            self._stopped = client.stopped.what
+            # Why stands in the failure of every call that was not made: what is to be done stands beside it.
+            self._stopped = client.stopped.fix or client.stopped.what
 
     def _try_schema(self, server: Server, prompt: Prompt, answered: Callable[[Reply], None]) -> None:
         """Ask a prompt with its schema; where only that is rejected, the schema is what is not taken."""

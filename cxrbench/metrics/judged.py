@@ -20,7 +20,7 @@ from cxrbench.judges.expression import Expression
 from cxrbench.judges.feature import no_judge
 from cxrbench.judges.formulas import ERRORS
 from cxrbench.judges.parsers import AXES
-from cxrbench.judges.rubric import Rubric, built_in, read_rubric
+from cxrbench.judges.rubric import Rubric, built_in, check_shown, read_rubric
 from cxrbench.metrics.base import (
     FAILED,
     SCORED,
@@ -338,6 +338,7 @@ class UserJudge(JudgedMetric):
                 where=preset,
                 fix=f"--metrics NAME --rubric {preset}",
             )
+        check_shown(self.own, frozenset({"candidate"}), Path(preset))
         self._score = Expression.of(self.own.score, [each.name for each in self.own.categories])
         rated = {each.name: Value(None, (each.low, each.high)) for each in self.own.categories}
         own: Mapping[str, Value] = {

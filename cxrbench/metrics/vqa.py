@@ -65,9 +65,10 @@ def words_of(text: str) -> list[str]:
 class Vqa(Metric):
     """Columns: count; open questions with recall, F1, exact; closed ones counted and right.
 
-    Recall counts an answer's word as often as the prediction says it, as the original does; `open_exact` is all words
-    in order, where the original calls another number exact match (the share of said words that are the answer's). Nothing of a kind asked:
-    not a number. A sample whose data set does not tell its kind (label `closed` of source `question`) is skipped.
+    Recall counts an answer's word as often as the prediction says it, as the original does. `open_exact` is all words
+    in order, where the original calls another number exact match (the share of said words that are the answer's).
+    Nothing of a kind asked: not a number. A sample whose data set does not tell its kind (label `closed` of source
+    `question`) is skipped.
     """
 
     name = "vqa"

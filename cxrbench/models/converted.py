@@ -83,6 +83,8 @@ def write(
         raise CxrbenchError(
             "the folder is not empty", where=str(out), fix="name a new folder, or delete this one first"
         )
+    from safetensors import SafetensorError
+
     part = out.with_name(f"{out.name}.part")
     if part.exists():
         shutil.rmtree(part)  # what an interrupted conversion left
@@ -96,9 +98,10 @@ def write(
         if out.exists():
             out.rmdir()
         part.rename(out)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # a full disk is the latter while weights are written
+        said = (error.strerror if isinstance(error, OSError) else None) or error
         raise CxrbenchError(
-            f"the converted checkpoint cannot be written: {error.strerror or error}",
+            f"the converted checkpoint cannot be written: {said}",
             where=str(out),
             code=Exit.INFRASTRUCTURE,
         ) from error

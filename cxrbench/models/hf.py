@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from cxrbench.errors import CxrbenchError
 from cxrbench.models import stock
-from cxrbench.models.adapter import Encoded, Face, LoadSettings, Network
+from cxrbench.models.adapter import IMAGE, Encoded, Face, LoadSettings, Network
 from cxrbench.models.base import ModelCard, ModelOptions
 from cxrbench.models.checkpoint import hash_or_error, hash_small_files, open_folder
 from cxrbench.models.generation import MATCHED, Preset, documented
@@ -148,7 +148,14 @@ class HuggingFace:
         return text
 
     def encode(self, request: Request, images: Sequence[NDArray[np.uint8]]) -> Encoded:
-        """Prompt and grey images as unpadded tensors; ValueError where the stock processor refuses them."""
+        """Prompt and grey images as unpadded tensors.
+
+        Raises:
+            ValueError: the stock processor refuses them, or the text of the sample holds what would pass for an image.
+        """
+        marks = stock.image_marks(self.processing)
+        if any(mark in message.text.replace(IMAGE, "") for message in request.messages for mark in marks):
+            raise ValueError("the text of the sample holds an image token")
         return stock.encode(self.processing, self.render(request), images)
 
     def encode_option(self, request: Request, option: str) -> tuple[int, ...]:

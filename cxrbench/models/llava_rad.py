@@ -129,6 +129,7 @@ class LlavaRad(ReleasedModel):
                 where=str(folder),
                 fix="hf download microsoft/llava-rad --local-dir DIR",
             )
+        _check_base(self.place(BASE), body)
         base, updates = find_files(self.place(BASE)), find_files(folder, ("adapter_model",))
         scale = lora_scale(read_json(folder / LORA_CONFIG), folder / LORA_CONFIG)
         kind = llava.need(body, ("mm_projector_type",), file)["mm_projector_type"]
@@ -279,3 +280,23 @@ def lora_scale(body: Mapping[str, Any], where: Path) -> float:
             fix="use the published checkpoint",
         )
     return float(stated["lora_alpha"]) / float(stated["r"])
+
+
+def _check_base(folder: Path, body: Mapping[str, Any]) -> None:
+    """Refuse a base that says it is another network than the one the updates are of; one without a config is tried.
+
+    Raises:
+        CxrbenchError: another architecture or other sizes.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        return
+    own = read_json(file)
+    wanted = {"model_type": "llama", **{key: body[key] for key in ("hidden_size", "num_hidden_layers") if key in body}}
+    other = [f"{key} {own.get(key)}, not {value}" for key, value in wanted.items() if own.get(key) != value]
+    if other:
+        raise CxrbenchError(
+            f"the base is not the one the updates are of: {', '.join(other)}",
+            where=str(file),
+            fix="cxrbench models add llava-rad --path LLAVA-RAD --base VICUNA-7B-V1.5",
+        )

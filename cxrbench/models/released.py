@@ -186,7 +186,8 @@ class ReleasedModel(ABC):
         return self.folders.get(PATH)
 
     def _open_converted(self, folder: Path, card: Mapping[str, Any]) -> Opened:
-        config = self.network_class().config_class.from_pretrained(folder, local_files_only=True)
+        with stock._reading(folder, "configuration"):
+            config = self.network_class().config_class.from_pretrained(folder, local_files_only=True)
         files = () if self.dummy else find_files(folder, ("model",))
         choices = {str(key): str(value) for key, value in card.get("choices", {}).items()}
         refuse_other_choices(choices, self.wanted(), folder)

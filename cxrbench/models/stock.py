@@ -249,6 +249,14 @@ def _fast_transform(stock: Any) -> PixelTransform | None:
     return transform if made.shape == expected.shape and np.array_equal(made, expected) else None
 
 
+def image_marks(processing: Processing) -> frozenset[str]:
+    """How this checkpoint writes an image: what its template puts into the prompt, and the token of a patch."""
+    marks = {getattr(processing.processor, "image_token", None)}
+    if processing.image_token_id is not None:
+        marks.add(processing.tokenizer.convert_ids_to_tokens(processing.image_token_id))
+    return frozenset(mark for mark in marks if mark)
+
+
 def encode(processing: Processing, text: str, images: Sequence[NDArray[np.uint8]]) -> Encoded:
     """Rendered prompt and grey images (H, W) as unpadded tensors; see `Encoded`.
 

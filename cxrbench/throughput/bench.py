@@ -59,7 +59,25 @@ class Bench:
         """
         configurations = self._with_largest(configurations)
         self._put_away({_key(each) for each in configurations})
+        self._together(configurations)
         return [self._arm(each) for each in configurations]
+
+    def _together(self, configurations: Sequence[Configuration]) -> None:
+        """Refuse weights that do not fit side by side before the first are loaded."""
+        from cxrbench.engines.ceilings import make_room
+        from cxrbench.engines.slots_size import free_bytes
+
+        new = {_key(each): each for each in configurations if _key(each) not in self._loaded}
+        if len(new) < 2:
+            return
+        models = {each.name: self._build(each) for each in new.values()}
+        shapes = {name: shape_of(model.adapter) for name, model in models.items()}
+        need = sum(
+            roof.weight_bytes(shape, getattr(models[name].engine, "load_settings").dtype)  # noqa: B009  (see `_load`)
+            for name, shape in shapes.items()
+            if shape is not None
+        )
+        make_room(f"the set of {', '.join(models)} (weights alone)", need, free_bytes(self.device))
 
     def fit(self, configurations: Sequence[Configuration]) -> bool:
         """Whether all of these fit side by side: all weights, the slots of each, and one batch of the largest.

@@ -121,15 +121,16 @@ def _modes(result: Mapping[str, Any]) -> list[str]:
     if timed:
         drawn = _draw("latency", _distribution(timed))
         made.append(_section("Latency of single reports", drawn, _percentiles([arm for arm, _ in timed])))
+    peaks = any(arm["peak_memory"] for _, arm in arms)  # a processor has none
     head = ("mode", "configuration", "batch", "reports/s", "engine only", "of roofline", "tokens/report", "chars/s",
-            "MBU", "MFU", "peak, GB")  # fmt: skip
+            "MBU", "MFU", *(("peak, GB",) if peaks else ()))  # fmt: skip
     rows = [
         (
             entry["mode"], arm["name"], arm["batch"], _number(arm["reports_per_s"]),
             _number(arm["engine_reports_per_s"]), _share((arm["roofline"] or {}).get("reached")),
             _number(arm["tokens_per_report"]), _number(arm["chars_per_s"]),
             _share((arm["roofline"] or {}).get("mbu")), _share((arm["roofline"] or {}).get("mfu")),
-            _number(None if arm["peak_memory"] is None else arm["peak_memory"] / 1e9),
+            *((_number((arm["peak_memory"] or 0) / 1e9),) if peaks else ()),
         )
         for entry, arm in arms
     ]  # fmt: skip

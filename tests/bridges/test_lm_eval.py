@@ -257,7 +257,7 @@ def test_tasks_are_found_in_every_spelling(tmp_path):
 def test_failed_samples_of_a_log_are_no_empty_reports_and_bad_bytes_are_named(cli, tmp_path):
     rows = [
         {"doc": {"sample_id": "a"}, "resps": [[""]], "filtered_resps": [{"outcome": "broken_image"}]},
-        {"doc": {"sample_id": "b"}, "resps": [["Clear \ud800."]], "filtered_resps": [{"bleu:raw": [1.0]}]},
+        {"doc": {"sample_id": "b"}, "resps": [["Kein Erguß."]], "filtered_resps": [{"bleu:raw": [1.0]}]},
         {"doc": {"sample_id": "c"}, "resps": [[""]], "filtered_resps": [""]},
     ]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -266,12 +266,38 @@ def test_failed_samples_of_a_log_are_no_empty_reports_and_bad_bytes_are_named(cl
     assert "2 predictions, 1 without an answer left out" in out
     found = [json.loads(line)["sample_id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert found == ["b", "c"]
-    task = write_small(tmp_path, test=3)
-    assert cli("run", "--model", "replay:out.jsonl", "--task", task, "--out", "half")[0] == 3  # readable, of other ids
     (tmp_path / "bad.jsonl").write_bytes(b'{"doc": {"sample_id": "a"}, "resps": [["caf\xe9"]]}\n')
     code, _, err = cli("import", "lm-eval", "bad.jsonl", "-o", "out.jsonl")
     assert code == 2
     assert "UTF-8" in err
+    (tmp_path / "half.jsonl").write_text('{"doc": {"sample_id": "a"}, "resps": [["\\ud800"]]}\n')
+    code, _, err = cli("import", "lm-eval", "half.jsonl", "-o", "out.jsonl")
+    assert code == 2
+    assert "surrogate" in err
+
+
+def test_a_text_alone_is_a_failed_sample_of_lm_evals_image_models(cli, tmp_path):
+    from tests.tiny_llava import make
+
+    task = write_small(tmp_path, test=2)
+    task.write_text(
+        task.read_text().replace("kind: findings", "kind: summarize").replace("offer: all", "offer: none")
+        .replace("target: findings", "target: impression").replace("[indication]", "[findings]")
+    )  # fmt: skip
+    words = ("run", "--model", f"lm-eval:hf-multimodal,pretrained={make(tmp_path / 'tiny')},device=cpu", "--task", task)
+    code, _, err = cli(*words, "--replicates", 0, "--out", "run")
+    assert code == 3, err
+    rows = [json.loads(line) for line in (tmp_path / "run/predictions/0000.jsonl").read_text().splitlines()]
+    assert {row["outcome"] for row in rows} == {"no_input"}
+
+
+def test_lm_evals_own_default_device_is_no_wish(tmp_path):
+    """Its command line says cuda:0 where the user said nothing; `auto` takes that too, where there is one."""
+    from cxrbench.bridges.lm_eval_model import CxrbenchLM
+
+    assert CxrbenchLM("demo", device="cuda:0").device_name == "auto"
+    assert CxrbenchLM("demo", device="cuda:1").device_name == "cuda:1"
+    assert CxrbenchLM("demo").device_name == "auto"
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,7 @@ def test_records_are_kept_and_a_study_nobody_answered_has_no_prediction(cli, tmp
     code, out, err = cli("export", "rexrank", run, "-o", "full.json", "--records", "records.json")
     assert code == 0, err
     assert "1 studies with a prediction, 1 without" in out
+    assert "left out: 23 predictions" in out
     full = json.loads((tmp_path / "full.json").read_text())
     assert full[study]["context"] == "Age: 60."
     assert "model_prediction" not in full["elsewhere"]

@@ -13,7 +13,9 @@ from tests.commands import cli  # noqa: F401  (a fixture)
 from tests.small_task import SMALL
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (60, 40), dtype=np.uint8)
-SAMPLE = Sample("s", "s", "p", "Clear.", (Image("1", "/data/a:b.png", "PA"),), "1", {"indication": "___ y/o XXXX"})
+SAMPLE = Sample(
+    "s", "s", "p", "Clear.", (Image("1", "/data/a:b.png", "PA"),), "1", {"indication": "_" * 3 + " y/o XXXX"}
+)
 
 
 def test_every_variant_changes_what_it_says_and_nothing_else():
@@ -47,6 +49,18 @@ def test_changes_are_those_that_are_named():
     assert set(np.unique(CHANGES["window-90"](step))) == {0, 255}
     assert CHANGES["rotate-5"](step).shape == (100, 100)
     assert np.array_equal(CHANGES["window-90"](np.full((4, 4), 9, np.uint8)), np.full((4, 4), 9))
+
+
+def test_variants_of_a_study_are_one_cluster_without_patients_too():
+    """Open-i has no patient ids: seven variants of a study are no seven patients."""
+    from cxrbench.data.samples import clusters_of, take
+    from cxrbench.types import Sample
+
+    studies = [Sample(f"s{n}", f"s{n}", None, "x") for n in range(3)]
+    made = [vary(study, name) for study in studies for name in ("original", "jpeg-30")]
+    assert clusters_of(made) == ["s0", "s0", "s1", "s1", "s2", "s2"]
+    assert len({name.partition("/")[0] for name in take(made, 4)}) == 2  # whole studies first
+    assert clusters_of(studies) == ["s0", "s1", "s2"]
 
 
 def test_a_missing_file_is_still_a_missing_file():

@@ -37,6 +37,9 @@ class FakeLLM:
     def __init__(self, model, **settings):
         assert Path(model).is_dir()
 
+    def get_tokenizer(self):
+        return SimpleNamespace(bos_token=None)
+
     def generate(self, prompts, params, *, use_tqdm):
         text = SimpleNamespace(text="a text", token_ids=[4], finish_reason="stop")
         return [SimpleNamespace(prompt_token_ids=[1], outputs=[text]) for _ in prompts]

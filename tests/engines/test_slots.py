@@ -250,10 +250,10 @@ def test_a_window_that_is_still_being_read_gives_the_same_calls(folders, images,
 
     calls, stock, begun = [], Pool.prefill, []
 
-    def prefill(self, module, chosen, keep, inputs):
+    def prefill(self, module, chosen, lengths, keep, inputs):
         calls.append((chosen.tolist(), inputs["input_ids"].tolist()))
         begun.append(coming.asked)
-        return stock(self, module, chosen, keep, inputs)
+        return stock(self, module, chosen, lengths, keep, inputs)
 
     monkeypatch.setattr(Pool, "prefill", prefill)
     monkeypatch.setattr("cxrbench.engines.slots_cache.STEP", 1)
@@ -654,6 +654,77 @@ def test_recorded_steps_pad_their_rows_and_read_whole_slots(folders, images, exp
     assert len(recorded) == len(set(recorded)) > 2
 
 
+def test_what_an_empty_row_leaves_does_not_reach_the_next_text(folders, images, expected, monkeypatch):
+    """A recorded step computes empty rows too; in fp16 the token behind an end may overflow there."""
+    from cxrbench.engines.slots_loop import Loop
+    from cxrbench.engines.slots_steps import Steps
+
+    step = Loop._step
+
+    def poisoned(self):
+        step(self)
+        rows = [*self._rows, *[None] * (self.pool.slots - len(self._rows))]
+        for slot, place in enumerate(self.pool.positions[:, 0].tolist()):
+            if rows[slot] is None:
+                for layer in self.pool.layers:
+                    layer.keys[slot, :, place] = torch.nan
+                    layer.values[slot, :, place] = torch.nan
+
+    monkeypatch.setattr(Loop, "_step", poisoned)
+    monkeypatch.setattr(Steps, "__call__", lambda self, rows, _: self.pool.step(self.module, rows, self.pool.room))
+    model = model_of(folders["mistral"], extra={"slots": 13})
+    model.engine.graphs = True
+    assert found(model, requests(model, images)) == expected("mistral")
+
+
+def test_padding_that_overflows_in_fp16_stays_out_of_the_texts(tmp_path, images):
+    folder = make_with(tmp_path / "padding", "llama")
+    name = "language_model.model.embed_tokens.weight"
+
+    def overflow(table):
+        table[0] = torch.nan  # the padding token, which no prompt holds
+        return table
+
+    edit_weights(folder, **{name: overflow})
+    ragged, alone = (model_of(folder, dtype="fp16", extra=each) for each in ({"slots": 8}, {"slots": 8, "chunk": 1}))
+    wanted = requests(ragged, images, count=24)
+    outcomes = [[each.outcome for each in answer(model, wanted).predictions] for model in (ragged, alone)]
+    assert outcomes[0] == outcomes[1], "prompts that are prefilled one by one have no padding"
+    assert outcomes[0].count("ok") > 12
+
+
+def test_recordings_share_their_memory(monkeypatch):
+    from contextlib import nullcontext
+
+    from cxrbench.engines.slots_steps import Steps
+
+    handles, used = iter(["first", "second"]), []
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    for name, value in {
+        "Stream": lambda device: stream,
+        "current_stream": lambda device: stream,
+        "stream": lambda side: nullcontext(),
+        "CUDAGraph": lambda: SimpleNamespace(replay=lambda: None),
+        "graph": lambda graph, pool: used.append(pool) or nullcontext(),
+        "graph_pool_handle": lambda: next(handles),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    asked = []
+
+    def step(module, rows, room):
+        asked.append(rows)
+        if rows == 8 and asked.count(8) == 4:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)")
+        return torch.zeros(rows, 5)
+
+    pool = SimpleNamespace(slots=13, room=64, tokens=torch.zeros(13, 1), step=step)
+    steps = Steps(torch.nn.Identity(), pool, graphs=True)
+    assert [len(steps(rows, 9)) for rows in (1, 3)] == [1, 3]
+    assert used == ["first", "first"]
+    with pytest.raises(RuntimeError, match="ALLOC_FAILED"):  # memory ran out: the engine halves its slots
+        steps(8, 9)
+
+
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 def test_half_precision_runs(folders, images, dtype):
     half = model_of(folders["llama"], dtype=dtype)
@@ -683,6 +754,17 @@ def test_processes_make_the_same_tensors_and_failures(folders, images, tmp_path)
         assert found(other, wanted) == found(with_threads, wanted)
     finally:
         other.close()
+
+
+def test_processes_that_read_ask_no_gpu(folders, monkeypatch):
+    from cxrbench.engines import slots_workers
+
+    made = []
+    monkeypatch.setattr(slots_workers, "Workers", lambda recipe, count: made.append(recipe))
+    model = model_of(folders["llama"], extra={"preprocess": "processes"})
+    model.engine._options = replace(model.engine._options, device="cuda:0")
+    model.engine._processes()
+    assert made[0].arguments[1].device == "cpu"
 
 
 def broken(*_):

@@ -339,6 +339,22 @@ def test_out_of_memory_halves_the_batch_and_is_recorded(tiny, model, images, mon
     assert 7 not in tried, "what ran out of memory once is not tried again"
 
 
+@pytest.mark.parametrize(
+    ("said", "is_memory"),
+    [
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("CUDA error: out of memory\nCUDA kernel errors might be reported later", True),
+        ("[enforce fail at alloc_cpu.cpp] . DefaultCPUAllocator: can't allocate memory: you tried 9 bytes", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+    ],
+)
+def test_what_is_said_where_memory_runs_out(said, is_memory):
+    from cxrbench.engines.device import is_out_of_memory
+
+    assert is_out_of_memory(RuntimeError(said)) is is_memory
+    assert not is_out_of_memory(ValueError(said))
+
+
 def test_one_sample_that_does_not_fit_is_an_outcome(tiny, images, monkeypatch):
     small = model_of(tiny)
     limited(small, monkeypatch, rows=0)

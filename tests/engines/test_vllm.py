@@ -42,15 +42,20 @@ class Folder:
 
 
 class FakeLLM:
-    """What of vLLM's offline interface is used; `ends` says how each text ends."""
+    """What of vLLM's offline interface is used; `ends` says how each text ends, `leads` whether BOS is added."""
 
     made = []
     ends = ()
+    leads = False
 
     def __init__(self, **settings):
         self.settings = settings
         self.asked = []
         FakeLLM.made.append(self)
+
+    def get_tokenizer(self):
+        ids = {"x": [1, 7] if self.leads else [7]}
+        return SimpleNamespace(bos_token="USER", bos_token_id=1, encode=ids.__getitem__)
 
     def generate(self, prompts, params, *, use_tqdm):
         self.asked += zip(prompts, params, strict=True)
@@ -114,6 +119,15 @@ def test_prompt_pictures_and_settings_are_handed_over(fake, monkeypatch):
     import os
 
     assert {name: os.environ[name] for name in QUIET} == dict(QUIET)
+
+
+def test_a_prompt_begins_with_bos_once(fake, monkeypatch):
+    """vLLM tokenizes a text as its tokenizer does, which may put BOS before what the template wrote."""
+    monkeypatch.setattr(fake, "leads", True)
+    model = ready()
+    model.generate(0, [model.prepare(request())])
+    prompt, _ = fake.made[0].asked[0]
+    assert prompt["prompt"] == ": <image>Write. ASSISTANT:"
 
 
 def test_ends_of_a_text(fake, monkeypatch):

@@ -16,13 +16,14 @@ from cxrbench import planted, registry
 from cxrbench.data.phantom_rng import Stream
 from cxrbench.errors import CxrbenchError
 from cxrbench.features.phantom_labels import read_all
-from cxrbench.judge_study import agreement, pearson, planted_study, ranking, study, tau_b
+from cxrbench.judge_study import KINDS, agreement, pearson, planted_study, ranking, study, tau_b
 from cxrbench.judge_study_data import (
     RADEVALX_COLUMNS,
     RADEVALX_FILES,
     RADPREF_RATERS,
     RADPREF_REPORTS,
     REXVAL_ERRORS,
+    REXVAL_KINDS,
     REXVAL_REPORTS,
     Rated,
     radevalx,
@@ -31,10 +32,15 @@ from cxrbench.judge_study_data import (
     rexval,
     table,
 )
+from cxrbench.judges.engine import Judge
+from cxrbench.judges.formulas import ERRORS
+from cxrbench.judges.replay import ReplayJudge
+from cxrbench.metrics.base import Resources
 from cxrbench.report.sensitivity import draw
+from cxrbench.scoring import make_metric
 from tests import commands
 from tests.chat_server import ChatServer, answer
-from tests.judges.answers import green_answer
+from tests.judges.answers import chexprompt_answer, green_answer, marks
 
 cli = commands.cli
 few = st.integers(0, 4)
@@ -386,6 +392,59 @@ def test_the_command_prints_one_table_for_metrics_and_judges(cli, tmp_path):
     assert "judge openai:m, rubric green." in out
     found = json.loads((tmp_path / "study.json").read_text())
     assert found["metrics"]["green:default green"]["targets"]["errors:all"]["ranking"]["value"] == 1
+
+
+def test_each_kind_a_judge_counts_is_held_against_the_same_kind_people_counted(cli, tmp_path):
+    """A judge that counts false findings as people do, dropped comparisons against them, and no wrong location."""
+    file = tmp_path / "own.csv"
+    kinds = ("false_finding", "wrong_location", "missing_comparison", "devices")
+    heads = ["case", "candidate", "reference", "errors:all", *(f"errors:{kind}" for kind in kinds)]
+    rows = [[case, f"sample {i} of {case}", "ref", 9, i, i, i, i] for case in range(6) for i in range(4)]
+    write_csv(file, heads, rows)
+
+    def behave(heard):
+        i = marks(heard.asked["messages"][-1]["content"])
+        # Both sides add up: i errors of the first kind, 3 - i of the last.
+        one, two = (i // 2, 0, 0, 0, 0, 3 - i), (i - i // 2, 0, 0, 0, 0, 0)
+        return answer(green_answer(one, two, 1) if "Matched" in heard.body.decode() else chexprompt_answer(one, two))
+
+    with ChatServer(behave) as server:
+        words = ("judge-study", file, "--format", "table", "--metrics", "green,chexprompt,lc-green,rouge-l:raw",
+                 "--judge", "openai:m", "--judge-url", server.url)  # fmt: skip
+        code, out, err = cli(*words, "--replicates", 100)
+        assert code == 0, err
+        found = json.loads(cli(*words, "--replicates", 100, "--json")[1])["per_category"]
+        bare = json.loads(cli(*words, "--replicates", 0, "--json")[1])["per_category"]
+    assert set(found) == {"green:default", "chexprompt:default"}
+    for kinds_found in found.values():
+        assert list(kinds_found) == ["errors:false_finding", "errors:wrong_location", "errors:missing_comparison"]
+        alike, blind, against = kinds_found.values()
+        assert (alike["n"], alike["cases"], alike["judge_mean"], alike["human_mean"]) == (24, 6, 1.5, 1.5)
+        assert alike["tau_b"] == {"value": pytest.approx(1), "ci": [pytest.approx(1), pytest.approx(1)]}
+        assert (against["tau_b"]["value"], against["pearson"]["value"]) == (pytest.approx(-1), pytest.approx(-1))
+        assert (blind["judge_mean"], blind["tau_b"]["value"], blind["pearson"]["value"]) == (0, None, None)
+    assert bare["green:default"]["errors:false_finding"]["tau_b"] == {"value": pytest.approx(1), "ci": None}
+    main, _, below = out.partition("per category: kind against the same kind")
+    assert "errors:devices" in main
+    assert [below.count(kind) for kind in kinds] == [2, 2, 2, 0]
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_a_report_the_judge_did_not_answer_for_is_in_no_kind(tmp_path):
+    rows = [{"sample_id": f"{i}/x", "text": chexprompt_answer((i, 0, 0, 0, 0, 0))} for i in range(4)]
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rated = [Rated(str(i), "x", f"text {i}", "ref", {"errors:false_finding": float(i)}) for i in range(5)]
+    found = study(rated, ["chexprompt"], Resources(judge=Judge(ReplayJudge(tmp_path / "r.jsonl"))), replicates=0)
+    one = found["per_category"]["chexprompt:default"]["errors:false_finding"]
+    assert (one["n"], one["judge_mean"], one["human_mean"]) == (4, 1.5, 1.5)
+
+
+def test_the_table_of_kinds_names_every_kind_of_both_sides():
+    assert {target.removeprefix("errors:") for target in KINDS} >= set(REXVAL_KINDS)
+    counted = {name for metric in ("chexprompt", "green", "crimson") for name in make_metric(metric).values}
+    assert {name for names in KINDS.values() for name in names} <= counted
+    both = [f"{side}_{kind}" for kind in ERRORS for side in ("significant", "insignificant")]
+    assert [name for kind in REXVAL_KINDS for name in KINDS[f"errors:{kind}"]] == both
 
 
 def test_what_cannot_be_had_is_named_and_the_exit_code_says_so(cli):

@@ -173,6 +173,9 @@ def test_vllm_is_handed_the_rendered_conversation(folder, monkeypatch):
         def __init__(self, **settings):
             assert settings["model"] == str(folder)
 
+        def get_tokenizer(self):
+            return SimpleNamespace(bos_token=None)
+
         def generate(self, prompts, params, *, use_tqdm):
             asked.extend(zip(prompts, params, strict=True))
             output = SimpleNamespace(text=" fine ", token_ids=[4], finish_reason="stop")

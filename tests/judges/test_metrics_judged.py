@@ -183,6 +183,23 @@ def test_a_wrong_rubric_is_named_with_its_line(tmp_path, old, new, said):
     assert f"{file}, line " in told.value.where
 
 
+def test_a_rubric_of_the_users_that_does_not_show_the_report_is_refused(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(OWN.replace("{candidate}", "(above)"))
+    with pytest.raises(CxrbenchError, match=r"^the rubric never shows the report that is judged") as told:
+        make_metric(f"judge:{file}")
+    assert told.value.where == str(file)
+    assert "{candidate}" in told.value.fix
+    for name, slots in (("green", "{reference}"), ("radfact-phrases", "{candidate}"), ("pairwise", "{first}")):
+        parser = built_in(name).parser
+        file.write_text(f"name: {name}\nversion: 1\nparser: {parser}\ntask: 'Mine {slots}'\n")
+        with pytest.raises(CxrbenchError, match="never shows the report that is judged"):
+            build(Wish(f"replay:{_empty(tmp_path)}", rubrics=(file,)), "open", {}, "cpu", Chat)
+    # Without the reference is a judgement too: of the report alone.
+    file.write_text(OWN.replace("{reference}", ""))
+    assert make_metric(f"judge:{file}").own.slots == {"candidate"}
+
+
 def test_a_slot_is_filled_once_and_an_unknown_one_is_named():
     rubric = built_in("chexprompt")
     _, (_, asked) = rubric.messages({"reference": "says {candidate}", "candidate": "secret"})
@@ -337,6 +354,55 @@ def test_a_run_is_judged_finished_later_and_compared(cli, tmp_path):
     assert "|judge:openai:m|rubric:chexprompt." in entry["signature"]
     code, out, err = cli("compare", run, run, "--metrics", "chexprompt", "--replicates", 100)
     assert code == 0, err
+
+
+def test_calls_that_all_failed_are_no_scores_and_what_failed_then_is_not_told_later(cli, tmp_path):
+    run, _ = small_run(cli, tmp_path)
+
+    def words(server, metric):
+        return ("score", run, "--metrics", metric, "--judge", "openai:m", "--judge-url", server.url,
+                "--judge-set", "retries=0", "--judge-set", "backoff=0")  # fmt: skip
+
+    with ChatServer(lambda heard: status(500)) as server:
+        for metric in ("chexprompt", "lc-green"):
+            code, out, _ = cli(*words(server, metric))
+            assert code == 3
+            # Nothing is called scored that was not.
+            assert out.splitlines()[1].startswith("answered 24 of 24 samples, ")
+            assert f"{metric}:default: scored 0 of 24 (24 failed)" in out
+            assert "scored 24 of 24" not in out
+            assert f"{metric}:default: calls that failed" in " ".join(out.split())
+    with ChatServer(lambda heard: answer(green_answer(matched=1))) as server:
+        code, out, err = cli(*words(server, "green"))
+    assert (code, err) == (0, "")
+    # lc-green, of the same rubric, has still failed: but it is not among these scores, nor is chexprompt.
+    assert "scored 24 of 24 samples" in out
+    assert "calls that failed" not in out
+    assert "scored earlier, in summary.json: lc-green:default, chexprompt:default" in " ".join(out.split())
+    with ChatServer(lambda heard: answer(chexprompt_answer())) as server:
+        code, out, err = cli(*words(server, "chexprompt"))
+    assert (code, err) == (0, "")
+    assert "calls that failed" not in out
+    code, out, err = cli("score", run, "--metrics", "length")
+    assert "judge openai:m" not in out
+    notes = [note for note in json.loads((run / "summary.json").read_text())["notes"] if "calls that failed" in note]
+    assert [note.partition(": calls")[0] for note in notes] == ["lc-green:default"]
+    code, out, _ = cli("runs", "show", run)
+    assert "answered 24 of 24 samples" in out
+    assert "lc-green:default: scored 0 of 24 (24 failed)" in out
+
+
+def test_a_refused_key_is_told_with_the_option_of_a_judge(cli, tmp_path):
+    run, _ = small_run(cli, tmp_path)
+    with ChatServer(lambda heard: status(401)) as server:
+        code, out, err = cli(*judged(run, server))
+    assert code == 3
+    assert "--judge-set key_env=NAME" in " ".join(out.split())
+    code, _, err = cli(*("score", run, "--metrics", "green", "--judge", "openai:m"),
+                       "--judge-url", "http://me:secret@127.0.0.1:1/v1")  # fmt: skip
+    assert code == 2
+    assert "--judge-set key_env=NAME" in err
+    assert "secret" not in err
 
 
 def test_a_metric_of_ones_own_through_the_command_line_and_after_its_file_is_gone(cli, tmp_path):

@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,6 +102,16 @@ def test_a_question_replaces_the_instruction(tiny):
 
 def test_text_of_the_data_cannot_pass_for_an_image(tiny):
     assert ask(adapter(tiny), sections={"indication": "see <image> 2"}).messages[0].text.count("<image>") == 1
+
+
+def test_a_text_that_holds_the_checkpoints_own_image_token_is_refused(tiny):
+    """Not every model writes <image>: the tokens of a sample's words must not be taken for patches."""
+    model = adapter(tiny)
+    word = model.processing.tokenizer("cough", add_special_tokens=False)["input_ids"][0]
+    model._processing = replace(model.processing, image_token_id=word)
+    mark = model.processing.tokenizer.convert_ids_to_tokens(word)
+    with pytest.raises(ValueError, match="holds an image token"):
+        model.encode(ask(model, sections={"indication": f"see {mark}"}), [grey()])
 
 
 @pytest.mark.parametrize(

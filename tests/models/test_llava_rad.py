@@ -258,3 +258,11 @@ def test_a_larger_base_is_refused(tmp_path):
     message = refusal(rad(places).module, CPU)
     assert "another shape than the configuration says" in message
     assert "q_proj" in message
+
+
+def test_another_network_as_base_is_named(tmp_path):
+    places = released.llava_rad(tmp_path)
+    (places["base"] / "config.json").write_text(json.dumps({"model_type": "mistral", "hidden_size": 4096}))
+    message = refusal(rad, places)
+    assert "the base is not the one the updates are of: model_type mistral, not llama" in message
+    assert "--base VICUNA-7B-V1.5" in message

@@ -250,6 +250,28 @@ def test_a_configuration_that_is_not_the_published_one_is_refused(tmp_path, chan
     assert "config.json" in message
 
 
+def test_a_damaged_converted_form_is_named(places, tmp_path):
+    folder = tmp_path / "converted"
+    slava(places).convert(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(CxrbenchError, match="cannot load the configuration") as caught:
+        slava({"path": folder})
+    assert caught.value.where == str(folder)
+
+
+def test_a_full_disk_is_no_defect_and_leaves_nothing(places, tmp_path, monkeypatch):
+    import safetensors.torch
+
+    def full(*_, **__):
+        raise safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(CxrbenchError, match=r"cannot be written: .*No space left on device") as caught:
+        slava(places).convert(tmp_path / "out")
+    assert caught.value.code == 4
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_a_tokenizer_is_needed(tmp_path):
     places = released.slava(tmp_path)
     (places["path"] / "tokenizer.json").unlink()

@@ -88,11 +88,13 @@ def test_a_trace_that_is_not_followed_makes_a_block_invalid(bench, engine):
 
 
 def test_every_configuration_is_measured_on_its_own_threads(bench):
-    """torch has one number for all: the network loaded last would decide it for the others."""
-    torch.set_num_threads(1)
-    settings = {"two": {"threads": "2"}, "one": {"threads": "1"}, "as torch has it": {}}
+    """torch has one number for all: the network loaded last would decide it for the others, as demo does with its 1."""
+    torch.set_num_threads(2)
+    settings = {"one": {"threads": "1"}, "as torch has it": {}}
+    small = {"load_format": "dummy", "tokens": 3, "batch": 1}
     arms = bench.arms(
-        [Configuration(name, "demo", settings=each, tokens=3, batch=1) for name, each in settings.items()]
+        [Configuration(name, "shape:small-phi", settings=each, **small) for name, each in settings.items()]
+        + [Configuration("demo", "demo", tokens=3)]
     )
     seen = {}
     for each in arms * 2:
@@ -101,8 +103,10 @@ def test_every_configuration_is_measured_on_its_own_threads(bench):
             seen.setdefault(arm.name, set()).add(torch.get_num_threads()) or stock(arm.model, number, prepared)
         )
         each.block(1)
-    assert seen == {"two": {2}, "one": {1}, "as torch has it": {1}}
-    assert [each.about["threads"] for each in arms] == [2, 1, 1]
+    assert seen == {"one": {1}, "as torch has it": {2}, "demo": {1}}
+    assert [each.about["threads"] for each in arms] == [1, 2, 1]
+    bench.close()
+    assert torch.get_num_threads() == 2
 
 
 def test_lengths_that_do_not_come_out_make_a_block_invalid(bench):
@@ -132,6 +136,16 @@ def test_a_model_that_does_not_fit_says_how_much_is_missing(bench):
     wanted = Configuration("huge", "shape:llava-rad", dtype="fp32", batch=4096, load_format="dummy")
     with pytest.raises(CxrbenchError, match=r"needs [\d.]+ GB, [\d.]+ GB are free, [\d.]+ GB are missing"):
         bench.arms([wanted])
+
+
+def test_models_that_do_not_fit_together_are_refused_before_the_first_is_loaded(bench, monkeypatch):
+    from cxrbench.engines import slots_size
+
+    monkeypatch.setattr(slots_size, "free_bytes", lambda device: 20e9)
+    wanted = [Configuration(n, f"shape:{n}", dtype="bf16", load_format="dummy") for n in ("vicuna-576", "llava-rad")]
+    with pytest.raises(CxrbenchError, match=r"vicuna-576, llava-rad \(weights alone\) does not fit: it needs 27.7"):
+        bench.arms(wanted)
+    assert not bench._loaded
 
 
 def test_the_largest_batch_is_found_and_capped_by_the_pool(bench):
