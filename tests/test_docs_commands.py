@@ -109,7 +109,7 @@ PAGES = {
     "metrics-clinical.md": Page((W.mimic_run, W.weights)),
     "metrics-ratescore.md": Page(),
     "models-hf.md": Page((W.checkpoint,)),
-    "models-more.md": Page((W.mimic_known, W.maira)),
+    "models-more.md": Page((W.mimic_known, W.maira), {"run": 3}),  # its small text model has no room for the prompt
     "models.md": Page((W.iu_known, W.slava_folder, W.rad_known)),
     "openai.md": Page(),
     "phantom.md": Page(),

@@ -161,11 +161,15 @@ class HuggingFace:
     def encode_option(self, request: Request, option: str) -> tuple[int, ...]:
         """Token ids of `option` after the prompt.
 
-        Prompt and option are tokenized together, so that the option gets the tokens the model would write; where
-        the tokenizer merges across the border, the option is tokenized alone.
+        A space goes before the option where the prompt ends in a word ("ASSISTANT:"), as models write it there. Prompt
+        and option are tokenized together, so that the option gets the tokens the model would write; where the
+        tokenizer merges across the border, the option is tokenized alone.
         """
         tokenizer, prompt = self.processing.tokenizer, self.render(request)
         before = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        apart = prompt[-1:].isspace() or option[:1].isspace() or not before
+        if not apart and before[-1] not in tokenizer.all_special_ids:
+            option = f" {option}"
         whole = tokenizer(prompt + option, add_special_tokens=False)["input_ids"]
         if whole[: len(before)] == before and len(whole) > len(before):
             return tuple(whole[len(before) :])

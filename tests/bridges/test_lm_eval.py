@@ -276,19 +276,14 @@ def test_failed_samples_of_a_log_are_no_empty_reports_and_bad_bytes_are_named(cl
     assert "surrogate" in err
 
 
-def test_a_text_alone_is_a_failed_sample_of_lm_evals_image_models(cli, tmp_path):
-    from tests.tiny_llava import make
+def test_a_text_alone_is_a_failed_sample_of_lm_evals_image_models():
+    from cxrbench.bridges.lm_eval_as_model import LmEvalModel
+    from cxrbench.models.base import ModelOptions
+    from cxrbench.types import Request
 
-    task = write_small(tmp_path, test=2)
-    task.write_text(
-        task.read_text().replace("kind: findings", "kind: summarize").replace("offer: all", "offer: none")
-        .replace("target: findings", "target: impression").replace("[indication]", "[findings]")
-    )  # fmt: skip
-    words = ("run", "--model", f"lm-eval:hf-multimodal,pretrained={make(tmp_path / 'tiny')},device=cpu", "--task", task)
-    code, _, err = cli(*words, "--replicates", 0, "--out", "run")
-    assert code == 3, err
-    rows = [json.loads(line) for line in (tmp_path / "run/predictions/0000.jsonl").read_text().splitlines()]
-    assert {row["outcome"] for row in rows} == {"no_input"}
+    model = LmEvalModel(ModelOptions(argument="hf-multimodal,pretrained=x", access="open"))
+    prepared = model.prepare(Request("s", "generate"))
+    assert prepared.failure == ("no_input", "lm-eval's image models take no text alone")
 
 
 def test_lm_evals_own_default_device_is_no_wish(tmp_path):

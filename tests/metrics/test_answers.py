@@ -194,7 +194,8 @@ def _direct(folder, place, sample_id):
     inputs = processor(text=[prompt], images=[image], return_tensors="pt")
     scores, counts = [], []
     for option in ("PA", "AP view", "a lateral view"):
-        tokens = processor.tokenizer(option, add_special_tokens=False)["input_ids"]
+        assert prompt[-1] == ":"  # ends in a word, so a space goes before the option
+        tokens = processor.tokenizer(f" {option}", add_special_tokens=False)["input_ids"]
         ids = torch.cat([inputs["input_ids"], torch.tensor([tokens])], dim=1)
         more = {key: value for key, value in inputs.items() if key not in ("input_ids", "attention_mask")}
         with torch.inference_mode():
