@@ -114,6 +114,7 @@ def start(command):
     )
 
 
+@pytest.mark.slow
 def test_killed_and_gone_on_with_every_sample_has_one_answer(tmp_path):
     task, run = write_small(tmp_path, test=40), tmp_path / "run"
     file, limit = run / "predictions/0000.jsonl", [9]

@@ -62,6 +62,7 @@ def test_a_model_in_forty_lines_runs(cli, tmp_path, declared):
     assert summary["speed"]["latency_p50"] > 0
 
 
+@pytest.mark.slow
 def test_a_metric_is_scored(cli, tmp_path, declared):
     name = declared("add-a-metric.md")
     words = (

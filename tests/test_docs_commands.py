@@ -129,6 +129,7 @@ PAGES = {
 
 
 SLOW = """
+first-mimic data-jsonl models-more
 README add-a-model annotators bridges compare demo engines explorer first-run gate groups judges leaderboard models
 models-hf openai phantom reader-study scale-out tasks-beyond-findings throughput verify
 """

@@ -199,6 +199,7 @@ def test_a_kill_at_any_moment_between_two_writes_loses_nothing(tmp_path):
         assert not list(run.glob("**/*.part")), run.name
 
 
+@pytest.mark.slow
 def test_a_sampling_model_killed_in_the_middle_writes_the_same_texts(tmp_path):
     from tests.tiny_llava import make
 

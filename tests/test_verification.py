@@ -177,7 +177,7 @@ def test_the_share_of_five_labels_that_agree(monkeypatch):
     [
         ("- a list", "is a mapping of keys"),
         ("about: x", "Field required"),
-        ("{", "Error"),
+        ("{", "not valid YAML"),
         (
             "about: a\nsource: s\nlicence: MIT\norigin: news\ntext_origin: o\n"
             "pairs: [{prediction: p, reference: r}]\n"

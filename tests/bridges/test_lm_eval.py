@@ -319,6 +319,7 @@ def test_a_log_with_a_sample_twice_is_refused(cli, tmp_path):
     assert "logged twice" in cli("import", "lm-eval", "log.jsonl", "-o", "out.jsonl")[2]
 
 
+@pytest.mark.slow
 def test_the_metric_table_of_lm_eval_has_no_stderr_it_cannot_have(tmp_path):
     """Corpus numbers come without a standard error in lm-eval; intervals are `cxrbench score`'s."""
     from cxrbench.bridges.lm_eval_task import TaskView

@@ -795,6 +795,7 @@ SHORT = ("--set", "max_new_tokens=40", "--replicates", 0)
 """The task names no cap, and 300 new tokens do not fit behind the image of the demo model."""
 
 
+@pytest.mark.slow
 def test_the_command_gives_the_texts_of_the_other_engine_and_goes_on_after_a_kill(cli, tmp_path):
     words = ("run", "--model", "demo", "--task", write_small(tmp_path, test=10), *SHORT)
     runs = {}

@@ -236,6 +236,7 @@ print(json.dumps({each.metric.name: [each.n, each.broken, each.reason] for each 
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_metrics_that_keep_annotations_and_keeps_whole_blocks(tmp_path):
     """A quota of the process stands for a full disk."""
     lay_out(tmp_path / "assets")
@@ -256,6 +257,7 @@ TWO = FULL_DISK.replace("resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000
 )
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_store_find_the_same(tmp_path):
     lay_out(tmp_path / "assets")
     (tmp_path / "c.toml").write_text(f'[assets]\nfolder = "{tmp_path / "assets"}"\n')

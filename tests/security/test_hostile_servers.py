@@ -125,7 +125,7 @@ def nested(depth):
 
 ANSWERS = {
     "too-long": "{" * 200_000,
-    "braces": "{" * 49_000,
+    "braces": "{" * 9_000,
     "nested": nested(9_900),
     "colons": "correctness" + ":" * 49_000,
     "blank": "\n" * 49_999,

@@ -305,6 +305,7 @@ anatomies:
 """
 
 
+@pytest.mark.slow
 def test_an_experiment_with_an_anatomy_is_measured_shown_and_drawn(cli, tmp_path):
     (tmp_path / "small.yaml").write_text(ANATOMY)
     code, out, err = cli("throughput", "--experiment", "small.yaml", "--device", "cpu", "-o", "small.html")
