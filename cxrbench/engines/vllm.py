@@ -147,9 +147,24 @@ class VllmEngine:
             data = {"multi_modal_data": {"image": pictures}} if pictures else {}
             prompts.append({"prompt": _led_once(each.payload.prompt, llm.get_tokenizer()), **data})
             params.append(module.SamplingParams(**sampling(each.request.generation, each.request.seed)))
-        results = llm.generate(prompts, params, use_tqdm=False)
+        results = _ask(llm, prompts, params)
         made = tuple(_prediction(each, result, begin) for each, result in zip(prepared, results, strict=True))
         return BatchResult(made, BatchTiming(batch=batch, size=len(prepared), wall=time.perf_counter() - begin))
+
+
+def _ask(llm: Any, prompts: Sequence[Any], params: Sequence[Any]) -> list[Any]:
+    """Results of vLLM; an outcome in the place of each it refuses.
+
+    It refuses a whole call with a ValueError where one prompt is longer than its context, so what was refused is asked
+    one by one: a prompt is never cut, and takes no other sample with it.
+    """
+    try:
+        return list(llm.generate(prompts, params, use_tqdm=False))
+    except ValueError as error:
+        if len(prompts) == 1:
+            said = str(error).lower()
+            return ["prompt_too_long" if "longer than" in said or "max_model_len" in said else "engine_error"]
+        return [each for pair in zip(prompts, params, strict=True) for each in _ask(llm, [pair[0]], [pair[1]])]
 
 
 def _led_once(prompt: str, tokenizer: Any) -> str:
@@ -185,6 +200,12 @@ def sampling(generation: Generation, seed: int) -> dict[str, Any]:
 
 def _prediction(prepared: Prepared, result: Any, begin: float) -> Prediction:
     ready: Ready = prepared.payload
+    if isinstance(result, str):
+        told = {"prompt_too_long": "vLLM says that prompt and images do not fit its context"}
+        return Prediction(
+            prepared.request.sample_id, result, finish_reason="error", inputs=prepared.request.inputs,
+            times=dict(prepared.times), detail=told.get(result, "vLLM refused the request"),
+        )  # fmt: skip
     output = result.outputs[0]
     known = output.finish_reason in ("stop", "length")
     text = str(output.text).strip()

@@ -58,6 +58,10 @@ class FakeLLM:
         return SimpleNamespace(bos_token="USER", bos_token_id=1, encode=ids.__getitem__)
 
     def generate(self, prompts, params, *, use_tqdm):
+        if any(setting.max_tokens == 999 for setting in params):
+            raise ValueError("The decoder prompt (length 700) is longer than the maximum model length of 512.")
+        if any(setting.max_tokens == 998 for setting in params):
+            raise ValueError("no such setting")
         self.asked += zip(prompts, params, strict=True)
         ends = self.ends or ["stop"] * len(prompts)
         return [
@@ -128,6 +132,14 @@ def test_a_prompt_begins_with_bos_once(fake, monkeypatch):
     model.generate(0, [model.prepare(request())])
     prompt, _ = fake.made[0].asked[0]
     assert prompt["prompt"] == ": <image>Write. ASSISTANT:"
+
+
+def test_a_prompt_that_is_too_long_fails_alone(fake):
+    model = ready()
+    asked = [model.prepare(request(number, max_new_tokens=tokens)) for number, tokens in enumerate((7, 999, 998, 7))]
+    found = model.generate(0, asked).predictions
+    assert [row.outcome for row in found] == ["ok", "prompt_too_long", "engine_error", "ok"]
+    assert [row.text for row in found] == ["text 0", None, None, "text 0"]
 
 
 def test_ends_of_a_text(fake, monkeypatch):
