@@ -281,10 +281,13 @@ def board(world) -> None:
     """The page's my-board.yaml with its runs, and somebody's predictions."""
     demo_folders(world)
     (world.folder / "my-board.yaml").write_text(block("leaderboard.md", "name: ours"))
-    shutil.copytree(world.folder / "made/random-report", world.folder / "runs/x/demo-1a2b3c4d")
+    # Other runs than those of the folder: a run that is named twice is refused.
+    for seed, out in ((7, "runs/x/demo-1a2b3c4d"), (8, "made/july")):
+        other = ("run", "--model", "random-report", "--seed", seed, "--task", "demo-findings", *FEW)
+        world.must(*other, "--out", out)
     (world.folder / "summaries").mkdir()
     few = ("--replicates", 100)
-    world.must("leaderboard", "summarize", "made/always-normal", "-o", "summaries/july.json", *few)
+    world.must("leaderboard", "summarize", "made/july", "-o", "summaries/july.json", *few)
     world.must("export", "rexrank", "made/always-normal", "-o", "sent.json")
     world.must("import", "rexrank", "sent.json", "-o", "theirs.jsonl")
 

@@ -37,6 +37,7 @@ PARSED = {
 CUT = {
     "run --model ridge-embedding": "--replicates 0",
     "run --model nearest-text": "--replicates 0",
+    "run --model replay:theirs.jsonl": "--replicates 0",
     "run": "--limit 8 --replicates 0",
     "score": "--replicates 0",
     "compare": "--replicates 100",
