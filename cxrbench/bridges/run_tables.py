@@ -16,6 +16,7 @@ import numpy as np
 
 from cxrbench.atomic import replacing, write_atomic
 from cxrbench.bridges.json_line import json_line
+from cxrbench.data import strict_json
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.metrics.base import SCORED
 from cxrbench.privacy import private_folder
@@ -145,12 +146,9 @@ def read_records(file: Path) -> dict[str, dict[str, Any]]:
     """ReXrank's file: study id -> record.
 
     Raises:
-        CxrbenchError: no JSON, or no object of objects.
+        CxrbenchError: no JSON by the rules of strict_json.py, or no object of objects.
     """
-    try:
-        body = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeError, RecursionError) as error:
-        raise CxrbenchError(f"this is no JSON ({type(error).__name__})", where=str(file)) from error
+    body = strict_json.read(file)
     if not isinstance(body, dict) or not body or not all(isinstance(each, dict) for each in body.values()):
         raise CxrbenchError("ReXrank's file is one JSON object: study id -> record", where=str(file))
     return body

@@ -42,7 +42,7 @@ def reproduce(
         _list()
         return
     known = read_paper(paper)
-    found, to_do = _found(known, runs, beside_runs._assumed(assume), config)
+    found, to_do = _found(known, runs, beside_runs.assumed(assume), config)
     verdicts = [figure.verdict for rows in found.values() for _, each in rows for figure in each.figures]
     if json_output:
         tables = {table: [{"model": m, **asdict(each)} for m, each in rows] for table, rows in found.items()}
@@ -83,8 +83,8 @@ def _found(
         for model, anchor in rows:
             if model not in held:
                 known = read_anchors(model)
-                here[model] = beside_runs._look(known, opt.load_config(config), {})[0]
-                held[model] = beside_runs._beside(known, here[model], None, runs, assume)
+                here[model] = beside_runs.look_here(known, opt.load_config(config), {})[0]
+                held[model] = beside_runs.beside_all(known, here[model], None, runs, assume)
             out[table] += [(model, each) for each in held[model] if each.anchor == anchor.name]
     for model, each_held in held.items():
         wanted = [each for each in each_held if each.anchor.partition("/")[0] in paper.tables]
@@ -101,18 +101,18 @@ def _show(
     for name, rows in found.items():
         table = published_table(name)
         typer.echo("")
-        beside_runs._wrapped(name, f"{table.title}; beside the task {table.task}; {table.evidence} evidence")
+        beside_runs.wrapped(name, f"{table.title}; beside the task {table.task}; {table.evidence} evidence")
         if not rows:
             _show_alone(table)
         for _, each in rows:
-            beside_runs._show_anchor(each)
+            beside_runs.show_anchor(each)
         others = [
             row.model for row in table.rows if row.model not in {each.anchor.partition("/")[2] for _, each in rows}
         ]
         if rows and others:
-            beside_runs._wrapped("  further rows, of no model that is held against them here", ", ".join(others))
+            beside_runs.wrapped("  further rows, of no model that is held against them here", ", ".join(others))
     typer.echo("")
-    beside_runs._wrapped("not found", paper.not_found)
+    beside_runs.wrapped("not found", paper.not_found)
     for line in to_do:
         typer.echo(f"to do: {line}")
     counts = [f"{verdicts.count(word)} {word}" for word in ("agrees", "differs", "cannot be compared")]
@@ -130,5 +130,5 @@ def _show_alone(table: Published) -> None:
     for row in table.rows:
         made.add_row(row.model, *("-" if value is None else f"{value:g}" for value in row.values), row.note)
     console().print(whole(made))
-    beside_runs._wrapped("  not compared", table.differs)
+    beside_runs.wrapped("  not compared", table.differs)
     typer.echo(f"  nearest task: cxrbench run --model MODEL --task {table.task}")

@@ -78,17 +78,17 @@ def model(
     from cxrbench.model_verification import commands
 
     known = read_anchors(name)
-    taken = _assumed(assume)
+    taken = assumed(assume)
     if run_now and (run is not None or runs != RUNS or checkpoint_only):
         raise CxrbenchError(
             "--run-now makes new runs under runs/",
             where="--run-now",
             fix="leave --run, --runs and --checkpoint-only out",
         )
-    here, findings = _look(known, opt.load_config(config), opt.key_values(settings))
-    found = [] if checkpoint_only else _beside(known, here, run, runs, taken)
+    here, findings = look_here(known, opt.load_config(config), opt.key_values(settings))
+    found = [] if checkpoint_only else beside_all(known, here, run, runs, taken)
     if run_now and _type_in(list(commands(name, found, here.settings)), config):
-        found = _beside(known, here, run, runs, taken)
+        found = beside_all(known, here, run, runs, taken)
     code = _code(findings, found, checkpoint_only=checkpoint_only)
     if json_output:
         data = {**_data(known, findings, found, code), "to_do": list(commands(name, found, here.settings))}
@@ -99,7 +99,8 @@ def model(
         raise typer.Exit(code)
 
 
-def _assumed(text: str | None) -> list[str]:
+def assumed(text: str | None) -> list[str]:
+    """What `--assume` names, checked."""
     from cxrbench.model_verification import ASSUMPTIONS
 
     names = opt.metric_names(text)
@@ -113,7 +114,7 @@ def _assumed(text: str | None) -> list[str]:
     return names
 
 
-def _look(known: Anchors, config: Config, settings: Mapping[str, str]) -> tuple[Here, list[Finding]]:
+def look_here(known: Anchors, config: Config, settings: Mapping[str, str]) -> tuple[Here, list[Finding]]:
     """What is on this machine, and what its checks say; no findings where nothing was added."""
     from cxrbench import registry
     from cxrbench.model_sanity import look
@@ -137,7 +138,8 @@ def _look(known: Anchors, config: Config, settings: Mapping[str, str]) -> tuple[
     return Here(here.kind, here.folders, settings, opened, count), findings
 
 
-def _beside(known: Anchors, here: Here, run: Path | None, runs: Path, assume: Sequence[str]) -> list[Beside]:
+def beside_all(known: Anchors, here: Here, run: Path | None, runs: Path, assume: Sequence[str]) -> list[Beside]:
+    """Every anchor of a model beside the run that comes nearest."""
     from cxrbench.model_sanity import variant
     from cxrbench.model_verification import beside, runs_of
 
@@ -229,11 +231,11 @@ def _show(
     if checkpoint_only:
         return
     for each in found:
-        _show_anchor(each)
+        show_anchor(each)
     typer.echo("")
     if not found:
         typer.echo("figures: none")
-    _wrapped("not found", known.not_found)
+    wrapped("not found", known.not_found)
     for line in commands(known.name, found, here.settings):
         typer.echo(f"to do: {line}")
     verdicts = [figure.verdict for each in found for figure in each.figures]
@@ -242,16 +244,17 @@ def _show(
         typer.echo(f"{len(verdicts)} figures: {', '.join(counts)}")
 
 
-def _show_anchor(each: Beside) -> None:
+def show_anchor(each: Beside) -> None:
+    """Print one anchor: figures, ours, verdicts, and why not."""
     typer.echo(f"\n{each.anchor}: {each.title}")
     if each.of:
-        _wrapped("  of", each.of)
-    _wrapped("  source", f"{each.source} ({each.evidence}); {each.citation}")
+        wrapped("  of", each.of)
+    wrapped("  source", f"{each.source} ({each.evidence}); {each.citation}")
     what = f"task {each.task}, preset {each.preset}"
     if each.run is None:
         typer.echo(f"  run: none of {what}")
     else:
-        _wrapped("  run", f"{each.run}, {each.n} samples, {each.clusters} clusters; wanted: {what}")
+        wrapped("  run", f"{each.run}, {each.n} samples, {each.clusters} clusters; wanted: {what}")
     rows = [
         (
             figure.figure,
@@ -266,9 +269,9 @@ def _show_anchor(each: Beside) -> None:
     _table(["figure", "published", "here", "95 % interval", "tolerance", "verdict"], rows, right=(1, 2, 4))
     for reason, figures in _by_reason(each).items():
         of = "" if len(figures) == len(each.figures) else f" ({', '.join(figures)})"
-        _wrapped("  why not", f"{reason}{of}")
+        wrapped("  why not", f"{reason}{of}")
     for note in each.notes:
-        _wrapped("  note", note)
+        wrapped("  note", note)
 
 
 def _by_reason(each: Beside) -> dict[str, list[str]]:
@@ -299,7 +302,8 @@ def _table(headings: list[str], rows: Sequence[tuple[str, ...]], right: tuple[in
     console().print(whole(made))
 
 
-def _wrapped(label: str, text: str) -> None:
+def wrapped(label: str, text: str) -> None:
+    """Print `label: text`, wrapped."""
     from cxrbench.cli.model_card import WIDTH
 
     typer.echo("\n".join(textwrap.wrap(f"{label}: {text}", WIDTH, subsequent_indent="    ", drop_whitespace=True)))

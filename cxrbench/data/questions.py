@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 
 from cxrbench.data.base import Check, Progress, Root, Roots, Slice
 from cxrbench.errors import CxrbenchError
-from cxrbench.reading import open_regular
-from cxrbench.types import Access, Image, Study
+from cxrbench.reading import open_regular, read_regular
+from cxrbench.types import Access, Image, Question, Study
 
 LARGEST = 1 << 30
 """Bytes of a question file; the largest known has some tens of megabytes."""
@@ -137,20 +137,38 @@ def read_list(file: Path) -> Iterator[tuple[str, Any]]:
 
 
 def read_json(file: Path) -> Any:
-    """The content of a JSON file, or the list of the rows of a JSONL file."""
+    """The content of a JSON file, or the list of the rows of a JSONL file.
+
+    NaN is read: pandas left it where an option of CheXbench is absent, so strict_json.py would refuse the file.
+    """
     try:
-        with open_regular(file) as handle:
-            data = handle.read(LARGEST + 1)
-        if len(data) > LARGEST:
-            raise CxrbenchError(f"the file has more than {LARGEST:,} bytes", where=str(file))
-        text = data.decode("utf-8-sig")
-        if file.suffix == ".jsonl":
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
-        return json.loads(text)
+        text = read_regular(file, LARGEST).decode("utf-8-sig")
+        lines = [line for line in text.splitlines() if line.strip()] if file.suffix == ".jsonl" else [text]
+        rows = [json.loads(line) for line in lines]
+        json.dumps(rows, ensure_ascii=False).encode()  # half a surrogate could be written nowhere
+        return rows if file.suffix == ".jsonl" else rows[0]
     except OSError as error:
         raise CxrbenchError(f"the file cannot be read: {error.strerror}", where=str(file)) from error
     except (ValueError, RecursionError) as error:
         raise CxrbenchError(f"the file is no JSON ({type(error).__name__})", where=str(file)) from error
+
+
+def open_or_closed(row: Any, where: str, about: str) -> Question:
+    """A question of a row with `qid`, `question`, `answer` and `answer_type`; `about` is what kind it is.
+
+    Raises:
+        CxrbenchError: a key holds no text, or the answer's type is neither.
+    """
+    kind = text_of(row, "answer_type", where).upper()
+    if kind not in ("OPEN", "CLOSED"):
+        raise CxrbenchError(f"answer_type is OPEN or CLOSED, not {kind!r}", where=where)
+    return Question(
+        text_of(row, "qid", where),
+        text_of(row, "question", where),
+        text_of(row, "answer", where),
+        labels={"question": {CLOSED: float(kind == "CLOSED")}},
+        columns={"answer-type": kind.lower(), "question-type": about},
+    )
 
 
 def text_of(row: Any, key: str, where: str) -> str:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cxrbench.data.base import Roots, Slice
-from cxrbench.data.questions import CLOSED, Images, Questions, read_list, text_of
-from cxrbench.errors import CxrbenchError
+from cxrbench.data.questions import Images, Questions, open_or_closed, read_list, text_of
 from cxrbench.types import Question, Study
 
 CHEST = ("chest", "lung")
@@ -48,7 +47,9 @@ class Slake(Questions):
                 continue
             if chest and not _chest_radiograph(row, where):
                 continue
-            asked.setdefault(text_of(row, "img_name", where), []).append(_question(row, where))
+            asked.setdefault(text_of(row, "img_name", where), []).append(
+                open_or_closed(row, where, text_of(row, "content_type", where))
+            )
         for name, questions in asked.items():
             yield Study(name, name, part.split, (images.find(name),), questions=tuple(questions))
 
@@ -56,16 +57,3 @@ class Slake(Questions):
 def _chest_radiograph(row: Any, where: str) -> bool:
     radiograph = text_of(row, "modality", where).lower().replace(" ", "-") == "x-ray"
     return radiograph and text_of(row, "location", where).lower().startswith(CHEST)
-
-
-def _question(row: Any, where: str) -> Question:
-    kind = text_of(row, "answer_type", where).upper()
-    if kind not in ("OPEN", "CLOSED"):
-        raise CxrbenchError(f"answer_type is OPEN or CLOSED, not {kind!r}", where=where)
-    return Question(
-        text_of(row, "qid", where),
-        text_of(row, "question", where),
-        text_of(row, "answer", where),
-        labels={"question": {CLOSED: float(kind == "CLOSED")}},
-        columns={"answer-type": kind.lower(), "question-type": text_of(row, "content_type", where)},
-    )

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from cxrbench.data.base import Slice
-from cxrbench.data.questions import CLOSED, Images, Questions, text_of
-from cxrbench.errors import CxrbenchError
+from cxrbench.data.questions import Images, Questions, open_or_closed, text_of
 from cxrbench.types import Question, Study
 
 
@@ -33,7 +32,9 @@ class VqaRad(Questions):
             if is_test != (part.split == "test") or (organ != "all" and not _of(row, organ, where)):
                 continue
             name = text_of(row, "image_name", where)
-            asked.setdefault(name, []).append(_question(row, where))
+            asked.setdefault(name, []).append(
+                open_or_closed(row, where, text_of(row, "question_type", where).split(",")[0])
+            )
             cases[name] = text_of(row, "image_case_url", where).rpartition("id=")[2] or name
         for name, questions in asked.items():
             yield Study(name, cases[name], part.split, (images.find(name),), questions=tuple(questions))
@@ -41,16 +42,3 @@ class VqaRad(Questions):
 
 def _of(row: Any, organ: str, where: str) -> bool:
     return text_of(row, "image_organ", where).lower() == organ
-
-
-def _question(row: Any, where: str) -> Question:
-    kind = text_of(row, "answer_type", where).upper()
-    if kind not in ("OPEN", "CLOSED"):
-        raise CxrbenchError(f"answer_type is OPEN or CLOSED, not {kind!r}", where=where)
-    return Question(
-        text_of(row, "qid", where),
-        text_of(row, "question", where),
-        text_of(row, "answer", where),
-        labels={"question": {CLOSED: float(kind == "CLOSED")}},
-        columns={"answer-type": kind.lower(), "question-type": text_of(row, "question_type", where).split(",")[0]},
-    )

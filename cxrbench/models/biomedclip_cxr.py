@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cxrbench.errors import CxrbenchError
-from cxrbench.models import network, sizes, stock
+from cxrbench.models import network, sizes
 from cxrbench.models.adapter import Encoded, LoadSettings, Network
 from cxrbench.models.base import ModelCard
 from cxrbench.models.checkpoint import read_json
@@ -26,7 +26,7 @@ from cxrbench.models.open_clip import eval_pixels
 from cxrbench.models.recognise import another
 from cxrbench.models.released import BASE, NEVER_RUN, PATH, Asked, Opened, ReleasedModel
 from cxrbench.models.shards import Shards, Together
-from cxrbench.models.tokens import StandIn
+from cxrbench.models.tokens import StandIn, read_bert
 from cxrbench.types import Generation, Request, RequestKind, Sample
 
 if TYPE_CHECKING:
@@ -188,16 +188,7 @@ class BiomedClipCxr(ReleasedModel):
 
     def make_tokenizer(self, folder: Path) -> Any:
         """BERT's."""
-        import transformers
-
-        if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
-            raise CxrbenchError(
-                "there is no tokenizer: neither tokenizer.json nor vocab.txt",
-                where=str(folder),
-                fix="copy the tokenizer files of microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract",
-            )
-        with stock._reading(folder, "tokenizer"):
-            return transformers.BertTokenizer.from_pretrained(folder, local_files_only=True)
+        return read_bert(folder, "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract")
 
     def tokens(self, prompt: str) -> list[int]:
         """[CLS] text [SEP], with the text's spaces and HTML entities made plain as open_clip's tokenizer does."""

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cxrbench.errors import CxrbenchError
 from cxrbench.models import llava_shared as llava
 from cxrbench.models import network, stock
 from cxrbench.models.adapter import Network
@@ -24,7 +23,7 @@ from cxrbench.models.published import cleans
 from cxrbench.models.recognise import another
 from cxrbench.models.released import NEVER_RUN, Asked, Opened, ReleasedModel
 from cxrbench.models.shards import Shards, find_files
-from cxrbench.models.tokens import StandIn, cleaned
+from cxrbench.models.tokens import StandIn, cleaned, read_bert
 from cxrbench.types import Sample
 
 if TYPE_CHECKING:
@@ -156,16 +155,7 @@ class CheXpertPlus(ReleasedModel):
 
     def make_tokenizer(self, folder: Path) -> Any:
         """BERT's: tokenizer.json, or vocab.txt."""
-        import transformers
-
-        if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
-            raise CxrbenchError(
-                "there is no tokenizer: neither tokenizer.json nor vocab.txt",
-                where=str(folder),
-                fix="copy the tokenizer files of the checkpoint",
-            )
-        with stock._reading(folder, "tokenizer"):
-            return transformers.BertTokenizer.from_pretrained(folder, local_files_only=True)
+        return read_bert(folder, "the checkpoint")
 
     def _special(self, name: str, stand_in: int) -> int:
         made = self.tokenizer

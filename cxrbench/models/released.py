@@ -1,7 +1,7 @@
 """`ReleasedModel`: the base of adapters for published checkpoints, original or converted. See keys.py for the whole.
 
     cxrbench models add slava --path DIR          # remembered
-    cxrbench run --model slava --task iu-xray-findings
+    cxrbench run --model slava --task iu-findings
     cxrbench run --model slava:DIR ...            # or named each time
 
 A subclass gives

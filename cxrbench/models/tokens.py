@@ -58,6 +58,24 @@ def read_tokenizer(folder: Path, *, bos: bool) -> Any:
     return made
 
 
+def read_bert(folder: Path, whose: str) -> Any:
+    """BERT's tokenizer, from tokenizer.json or vocab.txt; `whose` files they should be, for the message.
+
+    Raises:
+        CxrbenchError: there is neither, or they cannot be read.
+    """
+    import transformers
+
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
+        raise CxrbenchError(
+            "there is no tokenizer: neither tokenizer.json nor vocab.txt",
+            where=str(folder),
+            fix=f"copy the tokenizer files of {whose}",
+        )
+    with stock._reading(folder, "tokenizer"):
+        return transformers.BertTokenizer.from_pretrained(folder, local_files_only=True)
+
+
 def _says(folder: Path, key: str) -> bool:
     file = folder / "tokenizer_config.json"
     return file.is_file() and key in read_json(file)
