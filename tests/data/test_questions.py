@@ -162,7 +162,7 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path, kind, body, said):
     assert "rows.json" in str(caught.value)
 
 
-@pytest.mark.parametrize("body", ["[", b"\xff\xfe", "[" * 100_000])
+@pytest.mark.parametrize("body", ["[", b"\xff\xfe", "[" * 100_000, '["\\ud800"]'])
 def test_what_is_no_json_is_named(tmp_path, body):
     (tmp_path / "rows.json").write_bytes(body if isinstance(body, bytes) else body.encode())
     with pytest.raises(CxrbenchError, match="no JSON"):
