@@ -1,8 +1,8 @@
 """The roofline against the printed tables of the research note: R.2 to R.6, cell by cell.
 
-Four of some 140 cells differ by one in the last digit, all on the H200: the note prints 74 and 86 reports/s where the
-formulas give 73.49 and 85.45, and ratios of 2.63 and 4.21 where they give 2.6350 and 4.2151. No one reading of its
-formulas gives all of its cells. `test_the_four_cells_that_differ` holds how far they are apart.
+One of some 140 cells differs: the note prints 86 reports/s for SLaVA at batch 64 on the H200, where the formulas give
+85.47 (85.5 rounded once more is 86). The note gives that GPU's rate as "about 790" TFLOP/s; with 790.4 every other cell
+comes out as printed, with 790.0 four do not. `test_the_cell_that_differs` holds how far it is apart.
 """
 
 import subprocess
@@ -52,7 +52,7 @@ def test_floors_r3(name):
 
 CEILINGS = {
     ("slava", "A100-80"): "3.6 18 33 38 41 42",
-    ("slava", "H200"): "7.6 40 73 85 93 97",
+    ("slava", "H200"): "7.6 40 74 85 93 97",
     ("llava-med", "A100-80"): "1.4 8.3 18 22 25 27",
     ("llava-med", "H200"): "2.9 18 41 53 61 66",
     ("vicuna-576", "A100-80"): "1.5 8.0 15 18 20 OOM",
@@ -85,16 +85,13 @@ def test_speed_ups_r4():
         ["2.46", "2.29", "2.14", "2.08", "2.05", "2.39"],
         ["2.46", "2.29", "2.12", "2.06", "2.02", "2.39"],
         ["2.65", "3.31", "3.95", "4.17", "4.31*", "5.37"],
-        ["2.64", "3.23", "3.85", "4.07", "4.22", "5.37"],
+        ["2.63", "3.23", "3.85", "4.07", "4.21", "5.37"],
     ]
 
 
-def test_the_four_cells_that_differ():
-    gpu = GPUS["H200"]
-    found = [roof.reports_per_second(SLAVA, gpu, 32), roof.reports_per_second(SLAVA, gpu, 64)]
-    found += [roof.speed_up(SLAVA, RAD, gpu, 1), roof.speed_up(SLAVA, RAD, gpu, 128)]
-    for ours, least, most in zip(found, (73.5, 85.5, 2.625, 4.205), (74.5, 86.5, 2.635, 4.215), strict=True):
-        assert min(abs(ours / least - 1), abs(ours / most - 1)) < 6e-4
+def test_the_cell_that_differs():
+    found = roof.reports_per_second(SLAVA, GPUS["H200"], 64)
+    assert f"{found:.1f}" == "85.5"  # the note's 86 is this figure rounded twice
 
 
 def test_longer_answers_r5():
