@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,14 +15,19 @@ from cxrbench.errors import CxrbenchError
 
 if TYPE_CHECKING:
     from cxrbench.throughput.experiment import ExperimentSpec
-    from cxrbench.throughput.facts import Gpu
 
 
 FROM_FILE = (
     "batch_sizes", "lengths", "tokens", "chars", "trace", "scenario", "preset", "engine", "dtype", "load_format",
-    "task", "images", "blocks", "block_seconds", "seconds", "energy", "price", "settings",
+    "task", "settings",
 )  # fmt: skip
 """Options that an experiment file decides."""
+
+OVER_FILE = {
+    "blocks": "blocks", "seconds": "seconds", "block_seconds": "block_seconds",
+    "images": "images", "readers": "readers", "energy": "energy", "price": "price_per_hour",
+}  # fmt: skip
+"""Options that may be given beside a file, and the key they stand for: how long and what besides, never what."""
 
 
 def throughput(
@@ -34,7 +36,21 @@ def throughput(
         str | None, typer.Option("--models", help="A,B,...: the first is compared with the others.", show_default=False)
     ] = None,
     experiment: Annotated[
-        Path | None, typer.Option("--experiment", help="A YAML file, or slava-6x or small-cpu.", show_default=False)
+        Path | None, typer.Option("--experiment", help="A YAML file, or slava-6x, steps, ...", show_default=False)
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only", help="A mode or anatomy of the experiment, by name; may come again.", show_default=False
+        ),
+    ] = None,
+    plan: Annotated[
+        str | None,
+        typer.Option("--plan", help="A GPU (H200, H100-80, ...): memory and minutes there; measures nothing."),
+    ] = None,
+    recorded: Annotated[
+        list[Path] | None,
+        typer.Option("--from", help="Show a FILE.json of before; several parts of one experiment.", show_default=False),
     ] = None,
     paper: Annotated[bool, typer.Option("--paper", help="The roofline of the published models; no GPU.")] = False,
     load_format: Annotated[str, typer.Option("--load-format", help="dummy: random weights.")] = "auto",
@@ -56,6 +72,7 @@ def throughput(
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N.")] = "auto",
     task: Annotated[str, typer.Option("--task", help="Whose images are read.")] = "demo-findings",
     images: Annotated[int, typer.Option("--images", min=1, help="The pool; none comes twice in a window.")] = 64,
+    readers: Annotated[int, typer.Option("--readers", min=1, help="Images read at a time, ahead of the model.")] = 2,
     blocks: Annotated[int, typer.Option("--blocks", min=2, help="Of each configuration.")] = 10,
     block_seconds: Annotated[float, typer.Option("--block-seconds", help="A block lasts about this long.")] = 2.0,
     seconds: Annotated[float, typer.Option("--seconds", min=0, help="Measured at least, per configuration.")] = 60.0,
@@ -82,19 +99,26 @@ def throughput(
     if paper:
         _paper(json_output=json_output)
         return
-    if output is not None and output.suffix not in (".html", ".json"):
-        raise CxrbenchError(f"{output.name} is neither .html nor .json", where="-o", fix="-o speed.html")
-    if (models is None) == (experiment is None):
+    _check_output(output)
+    given = [
+        name for name, value in (("--models", models), ("--experiment", experiment), ("--from", recorded)) if value
+    ]
+    if len(given) != 1:
         raise CxrbenchError(
-            "what is to be measured?" if models is None else "--models and --experiment cannot both be given",
-            fix="--models A,B,... or --experiment FILE, or --paper",
+            f"{' and '.join(given)} cannot both be given" if given else "what is to be measured?",
+            fix="--models A,B,... or --experiment FILE, --from FILE.json, or --paper",
         )
+    if only and experiment is None:
+        raise CxrbenchError("only an experiment has modes and anatomies to choose from", where="--only")
+    if recorded:
+        _again(recorded, output, [_point(run) for run in runs or ()], json_output=json_output)
+        return
     if experiment is not None:
-        from cxrbench.throughput.experiment import find_experiment, read_experiment
+        from cxrbench.throughput.experiment import find_experiment
 
         _refuse_both(ctx)
         experiment = find_experiment(experiment)
-        spec, folder = read_experiment(experiment), experiment.parent
+        spec, folder = _from_file(ctx, experiment, only or ()), experiment.parent
     else:
         common: dict[str, Any] = {
             "engine": engine,
@@ -108,12 +132,34 @@ def throughput(
             "settings": opt.key_values(settings),
         }
         rules = {"blocks": blocks, "seconds": seconds, "block_seconds": block_seconds}
-        whole = {"task": task, "images": images, "rules": rules, "energy": energy, "price_per_hour": price}
+        whole = {"task": task, "images": images, "readers": readers, "rules": rules}
+        whole |= {"energy": energy, "price_per_hour": price}
         spec = _from_options(str(models), batch_sizes, scenario, common, whole)
         folder = Path()
-    quality = [_quality(run) for run in runs or ()]
-    result = _measured(spec, folder, device, config)
-    _write(result, output, quality)
+    if plan is not None:
+        _plan(spec, folder, plan, config)
+        return
+    from cxrbench.cli.throughput_measured import measured
+
+    result = measured(spec, folder, device, config, output, [_point(run) for run in runs or ()])
+    _show(result, json_output=json_output)
+
+
+def _check_output(output: Path | None) -> None:
+    """What cannot be written is refused before minutes are spent on it."""
+    if output is None:
+        return
+    if output.suffix not in (".html", ".json"):
+        raise CxrbenchError(f"{output.name} is neither .html nor .json", where="-o", fix="-o speed.html")
+    if not output.parent.is_dir():
+        raise CxrbenchError(f"there is no folder {output.parent}", where="-o", fix=f"mkdir -p {output.parent}")
+    if output.suffix == ".html":
+        from cxrbench.throughput.page import check_plots
+
+        check_plots()
+
+
+def _show(result: dict[str, Any], *, json_output: bool) -> None:
     if json_output:
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
         return
@@ -122,11 +168,57 @@ def throughput(
     show_result(result)
 
 
+def _point(run: Path) -> dict[str, Any]:
+    from cxrbench.cli.throughput_measured import quality_point
+
+    return quality_point(run)
+
+
+def _again(files: list[Path], output: Path | None, quality: list[dict[str, Any]], *, json_output: bool) -> None:
+    """Show what was measured before, the parts of one experiment as one."""
+    from cxrbench.cli.throughput_measured import write
+    from cxrbench.throughput.recorded import joined, read_result
+
+    result = joined([read_result(file) for file in files])
+    write(result, output, quality)
+    _show(result, json_output=json_output)
+
+
+def _plan(spec: ExperimentSpec, folder: Path, gpu: str, config: Path | None) -> None:
+    """What it would take elsewhere; nothing is measured."""
+    from cxrbench.cli.show_throughput import show_plan
+    from cxrbench.throughput.bench import Bench
+    from cxrbench.throughput.facts import find_gpu
+    from cxrbench.throughput.plan import plan
+
+    found = find_gpu(gpu)
+    bench = Bench((), opt.load_config(config))
+    show_plan(spec, found, plan(spec, found, bench.shape, folder))
+
+
+def _from_file(ctx: typer.Context, file: Path, only: Sequence[str]) -> ExperimentSpec:
+    """The experiment, the modes that are wanted, and the options that may be given beside the file."""
+    from cxrbench.throughput import experiment as experiments
+
+    spec = experiments.read_experiment(file)
+    if only:
+        spec = experiments.only(spec, only)
+    over = {
+        key: ctx.params[name]
+        for name, key in OVER_FILE.items()
+        if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    }
+    rules = {key: over.pop(key) for key in ("blocks", "seconds", "block_seconds") if key in over}
+    return _checked(
+        experiments.ExperimentSpec, {**spec.model_dump(), **over, "rules": {**spec.rules.model_dump(), **rules}}
+    )
+
+
 def _refuse_both(ctx: typer.Context) -> None:
     """What the file decides cannot be given beside it: one of the two would be passed over."""
     given = [name for name in FROM_FILE if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"]
     if given:
-        option = "--" + {"price": "price-per-hour", "settings": "set"}.get(given[0], given[0]).replace("_", "-")
+        option = "--" + {"settings": "set"}.get(given[0], given[0]).replace("_", "-")
         raise CxrbenchError(f"the experiment's file decides {option}", where=option, fix="change the file")
 
 
@@ -145,8 +237,6 @@ def _from_options(
     models: str, batch_sizes: str, scenario: str, common: dict[str, Any], whole: dict[str, Any]
 ) -> ExperimentSpec:
     """The experiment that the options describe."""
-    from pydantic import ValidationError
-
     from cxrbench.throughput.experiment import ExperimentSpec
 
     names = [name.strip() for name in models.split(",") if name.strip()]
@@ -159,10 +249,16 @@ def _from_options(
     mode = {"name": "sweep", "configurations": labels, "batches": sizes or (), "scenario": scenario}
     if scenario == "single-stream" and sizes != (1,):
         raise CxrbenchError("single-stream is one report at a time", where="--batch-sizes", fix="--batch-sizes 1")
+    made = {"name": "throughput", "about": models, "configurations": configurations, "modes": [mode], **whole}
+    return _checked(ExperimentSpec, made)
+
+
+def _checked(kind: type[ExperimentSpec], values: dict[str, Any]) -> ExperimentSpec:
+    """The experiment; what is wrong is named by its option."""
+    from pydantic import ValidationError
+
     try:
-        return ExperimentSpec.model_validate(
-            {"name": "throughput", "about": models, "configurations": configurations, "modes": [mode], **whole}
-        )
+        return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         raise CxrbenchError(
@@ -185,99 +281,3 @@ def _sizes(text: str) -> tuple[int, ...] | None:
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise CxrbenchError(f"{text!r} are no batch sizes", where="--batch-sizes", fix="1,8,32 or max")
     return tuple(dict.fromkeys(int(part) for part in parts))
-
-
-def _measured(spec: ExperimentSpec, folder: Path, device: str, config: Path | None) -> dict[str, Any]:
-    """Measure, with what it was measured on."""
-    from cxrbench.cli.progress import stages
-    from cxrbench.engines import ceilings
-    from cxrbench.engines.device import describe, pick_device
-    from cxrbench.runner import machine
-    from cxrbench.throughput.bench import Bench, monitor_of
-    from cxrbench.throughput.conduct import Conductor
-    from cxrbench.throughput.device_state import processor
-    from cxrbench.throughput.images import pool
-
-    place, known = pick_device(device), opt.load_config(config)
-    measured: dict[str, Any] = {}
-
-    def ceiling(dtype: str) -> Gpu:
-        return _ceiling(place, dtype, measured)
-
-    with tempfile.TemporaryDirectory(prefix="cxrbench-") as images, stages("blocks") as report:
-        monitor = monitor_of(place)
-        idle_load = monitor.idle_load()
-        samples = pool(spec.task, spec.images, known, Path(images))
-        bench = Bench(samples, known, device=place, monitor=monitor)
-        for dtype in _precisions(spec, place):
-            ceiling(dtype)
-        try:
-            result = Conductor(
-                spec, bench, ceiling, ceilings.all_bytes(place), idle_load, folder,
-                lambda what, done, total: report(what, done, total),
-            ).run()  # fmt: skip
-        finally:
-            bench.close()
-    result["machine"] = {
-        **machine(),
-        **describe(place),
-        "processor": processor(),
-        "command": shlex.join(["cxrbench", *sys.argv[1:]]),
-        "ceilings": {key: value["found"] for key, value in measured.items()},
-    }
-    return result
-
-
-def _precisions(spec: ExperimentSpec, device: str) -> Iterable[str]:
-    """Precisions whose ceilings are measured at the start, before any model is in memory."""
-    from cxrbench.engines.device import pick_dtype
-
-    return dict.fromkeys(pick_dtype(each.dtype, device) for each in spec.configurations.values())
-
-
-def _ceiling(device: str, dtype: str, measured: dict[str, Any]) -> Gpu:
-    from cxrbench.engines.ceilings import measure_ceilings
-    from cxrbench.throughput.facts import Gpu
-    from cxrbench.throughput.roofline import RATE
-
-    if dtype not in measured:
-        found = measure_ceilings(device, dtype)
-        gpu = Gpu("this device", found.bandwidth, found.flops / RATE[dtype], 0, found.how)
-        measured[dtype] = {"gpu": gpu, "found": asdict(found)}
-    made: Gpu = measured[dtype]["gpu"]
-    return made
-
-
-def _quality(run: Path) -> dict[str, Any]:
-    """A scored run as a point: its primary metric and its speed."""
-    from cxrbench.store import find_run
-
-    folder = find_run(str(run))
-    file = folder.path / "summary.json"
-    if not file.is_file():
-        raise CxrbenchError("the run is not scored", where=str(run), fix=f"cxrbench score {run}")
-    summary = json.loads(file.read_text(encoding="utf-8"))
-    speed = summary.get("speed", {}).get("reports_per_s")
-    primary = next(
-        (
-            (f"{key} {name}", entry["value"])
-            for key, values in summary["metrics"].items()
-            for name, entry in values.items()
-            if entry["primary"] and entry["value"] is not None
-        ),
-        None,
-    )
-    if speed is None or primary is None:
-        raise CxrbenchError("the run has no speed or no primary score", where=str(run))
-    return {"model": summary["model"], "reports_per_s": speed, "metric": primary[0], "value": primary[1]}
-
-
-def _write(result: dict[str, Any], output: Path | None, quality: list[dict[str, Any]]) -> None:
-    if output is None:
-        return
-    from cxrbench.atomic import write_atomic
-    from cxrbench.throughput.page import page
-
-    html = output.suffix == ".html"
-    text = page(result, quality) if html else json.dumps(result, indent=1, ensure_ascii=False) + "\n"
-    write_atomic(output, text.encode())

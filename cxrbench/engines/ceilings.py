@@ -64,15 +64,6 @@ def device_uuid(device: str) -> str | None:
     return str(torch.cuda.get_device_properties(device).uuid)
 
 
-def own_bytes(device: str) -> int:
-    """Bytes of the device's memory that this process has reserved."""
-    if not device.startswith("cuda"):
-        return 0
-    import torch
-
-    return int(torch.cuda.memory_reserved(device))
-
-
 def all_bytes(device: str) -> int:
     """Bytes of the device's memory, whoever uses them; of the host's for the processor."""
     if not device.startswith("cuda"):

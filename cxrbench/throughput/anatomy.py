@@ -88,11 +88,11 @@ def dissect(
     orders = [order, order[::-1]] if len(order) > 1 else [order]
     chains = [chain(a, b, each) for each in orders]  # refused before anything is measured
     pairs = [(a, b), *(pair for steps in chains for pair in pairwise(steps))]
-    needed = _distinct([each for pair in pairs for each in pair])
+    needed = distinct([each for pair in pairs for each in pair])
     interleaved = fit(needed)
     if interleaved:
         arms = dict(zip((each.name for each in needed), make_arms(needed), strict=True))
-        groups = [[arms[_alike(each, needed).name] for each in pair] for pair in pairs]
+        groups = [[arms[alike(each, needed).name] for each in pair] for pair in pairs]
         sessions = together(groups, rules, progress)
     else:
         sessions, size = [], None
@@ -115,7 +115,7 @@ def _step(factor: str, session: Session, ratio: LogRatio) -> Step:
     return Step(factor, old.name, new.name, ratio)
 
 
-def _distinct(configurations: Sequence[Configuration]) -> list[Configuration]:
+def distinct(configurations: Sequence[Configuration]) -> list[Configuration]:
     """Each once, whatever it is called in which chain; a name stands for one configuration only."""
     found: list[Configuration] = []
     for each in configurations:
@@ -125,7 +125,7 @@ def _distinct(configurations: Sequence[Configuration]) -> list[Configuration]:
     return found
 
 
-def _alike(wanted: Configuration, among: Sequence[Configuration]) -> Configuration:
+def alike(wanted: Configuration, among: Sequence[Configuration]) -> Configuration:
     """The one that is `wanted` but for its name."""
     return next(each for each in among if replace(wanted, name=each.name) == each)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.models.shapes import Shape
-from cxrbench.throughput.block import Block, Expected, checked
+from cxrbench.throughput.block import Block, Expected, Memory, checked
 from cxrbench.throughput.configuration import Configuration
 from cxrbench.throughput.device_state import Monitor, NoDevice
 from cxrbench.types import Prediction, Request
@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 
 
 def _nothing() -> None: ...
+
+
+AfterBlock = Callable[[int | None], Memory | None]
+"""Called with a block's peak of the allocator: whose bytes these were."""
+
+
+def _unknown() -> AfterBlock:
+    return lambda peak: None
 
 
 AHEAD = 2
@@ -40,7 +48,8 @@ class Arm:
     batch where the model has to be forced row by row. `shape` is what a roofline is drawn from, where it is known.
     `window` are the requests handed over at once, where an engine refills `batch` places from more than these; None:
     `batch` of them. `about` is what the loaded model says of itself. `ready` is called
-    before each block, for what the process has only one of.
+    before each block, for what the process has only one of, `memory` after that, to know later whose bytes were whose.
+    `settle`: each block comes after a batch that does not count, for what has to be made anew when its turn comes.
     """
 
     configuration: Configuration
@@ -58,6 +67,8 @@ class Arm:
     clock: Callable[[], float] = time.perf_counter
     monitor: Monitor = field(default_factory=NoDevice)
     ready: Callable[[], None] = _nothing
+    memory: Callable[[], AfterBlock] = _unknown
+    settle: bool = False
     stable: bool = True
     spread: float | None = None
     _next: int = 0
@@ -93,17 +104,19 @@ class Arm:
         self._next = (self._next + reports) % len(self.requests)
         single = self.configuration.scenario == "single-stream"
         self.ready()
-        before = self.monitor.read()
-        begin = self.clock()
-        answered = list(self._one_by_one(places) if single else self._in_batches(places))
-        seconds = self.clock() - begin
+        memory, before = self.memory(), self.monitor.read()
+        with self.monitor.watch() as watching:
+            begin = self.clock()
+            answered = list(self._one_by_one(places) if single else self._in_batches(places))
+            seconds = self.clock() - begin
         after = self.monitor.read()
         made = self._block(answered, seconds)
+        made = replace(made, memory=memory(made.peak_memory), before=before, after=after, during=watching.seen)
         self._made += 1
         tokens = None if self.tokens is None else tuple(self.tokens[place] for place in places)
         answers = [each for result, _, _ in answered for each in result.predictions]
         timings = [result.timing for result, _, _ in answered]
-        return checked(replace(made, before=before, after=after), answers, timings, Expected(tokens, self.image_tokens))
+        return checked(made, answers, timings, Expected(tokens, self.image_tokens, self.batch))
 
     def _batches(self, places: Sequence[int]) -> list[list[int]]:
         size = self.window or self.batch

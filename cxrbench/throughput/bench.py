@@ -5,23 +5,29 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cxrbench.data.image_processes import ImageProcesses, reader
 from cxrbench.errors import CxrbenchError
 from cxrbench.models.generation import resolve
-from cxrbench.models.shapes import Decoder, Shape, Tower, Towering
 from cxrbench.throughput import roofline as roof
-from cxrbench.throughput.arm import Arm
-from cxrbench.throughput.configuration import Configuration
-from cxrbench.throughput.device_state import Monitor, NoDevice, Nvml
+from cxrbench.throughput.arm import AfterBlock, Arm
+from cxrbench.throughput.block import Memory
+from cxrbench.throughput.configuration import UNEVEN, Configuration, network_key
+from cxrbench.throughput.device_state import Monitor, NoDevice
 from cxrbench.throughput.images import chars_per_token
+from cxrbench.throughput.sizes import shape_of
 from cxrbench.types import Request, Sample
 
 if TYPE_CHECKING:
     from cxrbench.config import Config
     from cxrbench.engines.base import Joined
     from cxrbench.models.base import ReadImage
+    from cxrbench.models.shapes import Shape
+
+
+Beside = Literal["all", "weights", "nothing"]
+"""What of other models may lie on the device while one is measured."""
 
 
 @dataclass
@@ -32,6 +38,7 @@ class Loaded:
     rows: Any
     about: dict[str, Any]
     threads: int
+    parked: bool = False
 
 
 @dataclass
@@ -51,23 +58,33 @@ class Bench:
     _threads: int = 0
     """Of torch, before any network asked for others; 0: not looked at yet."""
 
-    def arms(self, configurations: Sequence[Configuration]) -> list[Arm]:
-        """Arms of these configurations, all in memory together; models that none of them needs are closed.
+    def arms(self, configurations: Sequence[Configuration], *, alone: bool = False) -> list[Arm]:
+        """Arms of these configurations; models that none of them needs are closed.
+
+        All lie on the device together. `alone`: while one is measured the others keep no slots there, and where the
+        weights of all would leave too little room, not even these: they wait in the host's memory. So it always is
+        where one of them asks for its largest batch.
 
         Raises:
             CxrbenchError: one of them cannot be built, does not fit, or its lengths cannot be forced.
         """
+        beside: Beside = "all"
+        if not all(each.batch for each in configurations):
+            beside = "nothing"
         configurations = self._with_largest(configurations)
-        self._put_away({_key(each) for each in configurations})
-        self._together(configurations)
-        return [self._arm(each) for each in configurations]
+        self._put_away({network_key(each) for each in configurations})
+        if alone and beside == "all":
+            beside = "weights" if self.fit_in_turns(configurations) else "nothing"
+        if beside == "all":
+            self._together(configurations)
+        return [self._arm(each, beside) for each in configurations]
 
     def _together(self, configurations: Sequence[Configuration]) -> None:
         """Refuse weights that do not fit side by side before the first are loaded."""
         from cxrbench.engines.ceilings import make_room
         from cxrbench.engines.slots_size import free_bytes
 
-        new = {_key(each): each for each in configurations if _key(each) not in self._loaded}
+        new = {network_key(each): each for each in configurations if network_key(each) not in self._loaded}
         if len(new) < 2:
             return
         models = {each.name: self._build(each) for each in new.values()}
@@ -79,15 +96,34 @@ class Bench:
         )
         make_room(f"the set of {', '.join(models)} (weights alone)", need, free_bytes(self.device))
 
+    def shape(self, wanted: Configuration) -> Shape:
+        """Sizes of a configuration's network; nothing is loaded.
+
+        Raises:
+            CxrbenchError: a network of another class, whose sizes are not known.
+        """
+        found = shape_of(self._build(wanted).adapter)
+        if found is None:
+            raise CxrbenchError("the sizes of a network of this class are not known", where=wanted.name)
+        return found
+
     def fit(self, configurations: Sequence[Configuration]) -> bool:
         """Whether all of these fit side by side: all weights, the slots of each, and one batch of the largest.
 
         No where a size is not known.
         """
+        self._put_away()
+        return self._fit(configurations, in_turns=False)
+
+    def fit_in_turns(self, configurations: Sequence[Configuration]) -> bool:
+        """Whether all weights fit beside the slots or the batch of the largest alone."""
+        self._put_away()
+        return self._fit(configurations, in_turns=True)
+
+    def _fit(self, configurations: Sequence[Configuration], *, in_turns: bool) -> bool:
         from cxrbench.engines.slots_size import free_bytes
 
-        self._put_away()
-        models = {_key(each): each for each in configurations}
+        models = {network_key(each): each for each in configurations}
         kept = largest = 0.0
         for each in configurations:
             model = self._build(each)
@@ -97,8 +133,9 @@ class Bench:
             weights = roof.weight_bytes(shape, settings.dtype)
             load = roof.Load(self._longest(each, model), settings.dtype)
             batch = roof.memory_bytes(shape, max(each.batch, 1), load) - weights
-            kept += weights if models[_key(each)] is each else 0
-            kept, largest = (kept + batch, largest) if each.engine == "slots" else (kept, max(largest, batch))
+            kept += weights if models[network_key(each)] is each else 0
+            keeps = each.engine == "slots" and not in_turns
+            kept, largest = (kept + batch, largest) if keeps else (kept, max(largest, batch))
         return kept + largest <= roof.MEMORY_SHARE * free_bytes(self.device)
 
     def _put_away(self, but: Collection[Any] = ()) -> None:
@@ -116,10 +153,35 @@ class Bench:
         if isinstance(self._read, ImageProcesses):
             self._read.close()
 
-    def _arm(self, wanted: Configuration) -> Arm:
+    def _turn_of(self, loaded: Loaded, beside: Beside) -> None:
+        """Before a block: its threads, its network on the device, and beside it what may be there."""
         from cxrbench.engines.ceilings import use_threads
+        from cxrbench.engines.memory import unpark
 
-        loaded = self._load(wanted)
+        self._clear(beside, loaded)
+        if loaded.parked:
+            unpark(loaded.model.engine, self.device)
+            loaded.parked = False
+        use_threads(loaded.threads)
+
+    def _memory(self, loaded: Loaded, computed: float | None) -> AfterBlock:
+        """Whose bytes a block's peak will be; `computed` are those of keys and values where no engine keeps them."""
+        from cxrbench.engines.memory import allocated, slot_bytes, weight_bytes
+
+        engine: Any = loaded.model.engine
+        weights, held = weight_bytes(engine.load().module), allocated(self.device)
+        others = None if held is None else max(0, held - weights - (slot_bytes(engine) or 0))
+
+        def after(peak: int | None) -> Memory:
+            kept = slot_bytes(engine)
+            kv = kept if kept is not None else None if computed is None else round(computed)
+            rest = None if peak is None or others is None or kv is None else max(0, peak - others - weights - kv)
+            return Memory(weights, kv, others, rest)
+
+        return after
+
+    def _arm(self, wanted: Configuration, beside: Beside) -> Arm:
+        loaded = self._load(wanted, beside)
         model = loaded.model
         shape, dtype = shape_of(model.adapter), str(loaded.about["dtype"])
         tokens = self._tokens(wanted, model)
@@ -142,8 +204,17 @@ class Bench:
             about=loaded.about | ({"fitting": fitting} if (fitting := self._fitting.get(wanted.name)) else {}),
             workers=self.workers,
             monitor=self.monitor,
-            ready=partial(use_threads, loaded.threads),
+            ready=partial(self._turn_of, loaded, beside),
+            memory=partial(self._memory, loaded, self._kv_bytes(wanted, model, shape, dtype)),
+            settle=beside != "all",
         )
+
+    def _kv_bytes(self, wanted: Configuration, model: Joined, shape: Shape | None, dtype: str) -> float | None:
+        """Of one full batch at its longest; None where the sizes are not known."""
+        if shape is None:
+            return None
+        load = roof.Load(self._longest(wanted, model), dtype)
+        return roof.memory_bytes(shape, wanted.batch, load) - roof.weight_bytes(shape, dtype)
 
     def _tokens(self, wanted: Configuration, model: Joined) -> list[int] | None:
         """Lengths in the order of the pool."""
@@ -175,7 +246,7 @@ class Bench:
         return chars_per_token([sample.target for sample in self.samples], tokenizer)
 
     def _with_largest(self, configurations: Sequence[Configuration]) -> list[Configuration]:
-        """Batch 0 becomes the largest power of two that fits beside the weights of all; slots of several share alike.
+        """Batch 0 becomes the largest power of two that fits on the device with nothing beside it.
 
         A power of two, since all answer blocks of one size, and a batch that is not full is slow for its reports.
         What is in memory is put away first: it would count against the room that is measured.
@@ -187,21 +258,22 @@ class Bench:
         from cxrbench.engines.ceilings import make_room
         from cxrbench.engines.slots_size import free_bytes
 
-        sized = [self._sized(each) for each in configurations]
-        weights = sum(roof.weight_bytes(shape, dtype) for shape, dtype, _ in sized)
-        keeping = sum(each.engine == "slots" for each in configurations)
-        free = free_bytes(self.device) - weights
+        free = free_bytes(self.device)
         made = []
-        for each, (shape, dtype, longest) in zip(configurations, sized, strict=True):
-            if not each.batch:
-                report = (shape.prompt + longest) * roof.kv_bytes(shape, dtype)
-                share = roof.MEMORY_SHARE * free / (max(1, keeping) if each.engine == "slots" else 1)
-                make_room(f"{each.name}: one report of {each.model}", report, share)
-                fitting = _power_of_two(int(share // report))
-                self._fitting[each.name] = fitting
-                made.append(replace(each, batch=min(fitting, _power_of_two(len(self.samples)))))
-            else:
+        for each in configurations:
+            if each.batch:
                 made.append(each)
+                continue
+            shape, dtype, longest = self._sized(each)
+            load = roof.Load(longest, dtype)
+            make_room(
+                f"{each.name}: one report of {each.model}",
+                roof.memory_bytes(shape, 1, load),
+                roof.MEMORY_SHARE * free,
+            )
+            fitting = _power_of_two(roof.largest_batch(shape, free, load))
+            self._fitting[each.name] = fitting
+            made.append(replace(each, batch=min(fitting, _power_of_two(len(self.samples)))))
         return made
 
     def _sized(self, wanted: Configuration) -> tuple[Shape, str, int]:
@@ -223,15 +295,18 @@ class Bench:
         need = roof.memory_bytes(shape, batch, load) - (roof.weight_bytes(shape, load.dtype) if loaded else 0)
         make_room(f"{wanted.name}: {wanted.model} in {load.dtype} at batch {batch}", need, free_bytes(self.device))
 
-    def _load(self, wanted: Configuration) -> Loaded:
+    def _load(self, wanted: Configuration, beside: Beside) -> Loaded:
+        """From memory, or brought up, with what may lie beside it on the device."""
         from cxrbench.engines.ceilings import threads, use_threads
         from cxrbench.engines.forced import end_rows, never_end
 
-        key = _key(wanted)
+        key = network_key(wanted)
         if key in self._loaded:
             loaded = self._loaded[key]
+            self._turn_of(loaded, beside)
             self._fits(wanted, loaded.model, loaded=True)
             return loaded
+        self._clear(beside)
         self._threads = self._threads or threads()
         use_threads(self._threads)  # what another network asked for is not for this one
         model = self._build(wanted)
@@ -249,6 +324,18 @@ class Bench:
             )
         self._loaded[key] = Loaded(model, rows, about, threads())
         return self._loaded[key]
+
+    def _clear(self, beside: Beside, but: Loaded | None = None) -> None:
+        """Take off the device what may not lie there, without forgetting it."""
+        from cxrbench.engines.memory import give_slots_back, park
+
+        for each in self._loaded.values():
+            if each is but or beside == "all":
+                continue
+            give_slots_back(each.model.engine)
+            if beside == "nothing" and not each.parked:
+                park(each.model.engine)
+                each.parked = True
 
     def _build(self, wanted: Configuration) -> Joined:
         from cxrbench.engines.base import Joined
@@ -300,20 +387,6 @@ def _power_of_two(most: int) -> int:
     return 1 << (most.bit_length() - 1)
 
 
-UNEVEN = ("natural", "trace")
-"""Lengths that differ within a batch: what engine slots refills for, from all requests of a block."""
-
-
-def _key(wanted: Configuration) -> Any:
-    """What makes a loaded model another one."""
-    forced = {"natural": "natural", "trace": "trace"}.get(wanted.lengths, "fixed")
-    slots = wanted.batch if wanted.engine == "slots" else None
-    return (
-        wanted.model, wanted.engine, wanted.preset, wanted.dtype, wanted.image_tokens, wanted.load_format, forced,
-        slots, tuple(sorted(wanted.settings.items())), tuple(sorted(wanted.generation.items())),
-    )  # fmt: skip
-
-
 def _real(model: Joined) -> dict[str, Any]:
     """Precision and attention as the loaded network has them."""
     engine: Any = model.engine
@@ -323,42 +396,3 @@ def _real(model: Joined) -> dict[str, Any]:
         "dtype": {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}.get(name, name),
         "attention": network.attention,
     }
-
-
-def shape_of(adapter: Any) -> Shape | None:
-    """The sizes of a LLaVA-shaped network from its configuration; None for another architecture."""
-    opened = getattr(adapter, "opened", None)
-    config = opened.config if opened is not None else getattr(adapter, "config", None)
-    text, vision = getattr(config, "text_config", None), getattr(config, "vision_config", None)
-    if text is None or vision is None or text.model_type not in ("phi", "llama", "mistral"):
-        return None
-    kind: Towering = "dinov2" if vision.model_type == "dinov2" else "clip"
-    mlp = vision.intermediate_size if kind == "clip" else int(vision.hidden_size * vision.mlp_ratio)
-    side, patch = vision.image_size, vision.patch_size
-    tower = Tower(kind, vision.hidden_size, vision.num_hidden_layers, mlp, side, patch)
-    heads = text.num_attention_heads
-    kv_heads = getattr(text, "num_key_value_heads", None) or heads
-    decoder = Decoder(
-        text.model_type, text.hidden_size, text.num_hidden_layers, heads, kv_heads, text.intermediate_size,
-        text.vocab_size,
-    )  # fmt: skip
-    return Shape(str(config.model_type if config is not None else ""), tower, decoder)
-
-
-def monitor_of(device: str) -> Monitor:
-    """What reads the device: NVML on a GPU whose driver is there, else the host's load alone."""
-    from cxrbench.engines.ceilings import device_uuid, own_bytes
-    from cxrbench.throughput.nvml import Device, open_library
-
-    uuid = device_uuid(device)
-    library = open_library() if uuid is not None else None
-    if uuid is None:
-        return NoDevice()
-    found = Device(library, uuid) if library is not None else None
-    return Nvml(found, lambda: own_bytes(device)) if found is not None and found.known else NoDevice(UNSEEN)
-
-
-UNSEEN = (
-    "NVML does not tell of this GPU: neither clocks, temperature and power are known, nor whether it was slowed down or"
-    " shared, and no block was discarded for it"
-)

@@ -6,10 +6,26 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from cxrbench.throughput.device_state import DeviceState, slowed
+from cxrbench.throughput.device_state import DeviceState, During, slowed
 from cxrbench.types import BatchTiming, Prediction
 
 STAGES = ("image_read", "preprocess", "encode", "prefill", "decode")
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The allocator's bytes, taken apart: `weights` and `kv` of this configuration, `others` of those beside it.
+
+    `weights` are read off the loaded network. `kv` are the slots an engine keeps (read off), or the keys and values of
+    one full batch at its longest (computed from the sizes). `workspace` = peak - others - weights - kv: activations,
+    logits, recordings, and what the allocator rounds up. None where it is not known: a processor has no allocator
+    that tells, and a network of another class no known sizes.
+    """
+
+    weights: int
+    kv: int | None = None
+    others: int | None = None
+    workspace: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +56,11 @@ class Block:
     first_tokens: tuple[float, ...] = ()
     per_token: tuple[float, ...] = ()
     peak_memory: int | None = None
+    memory: Memory | None = None
     before: DeviceState = field(default_factory=DeviceState)
     after: DeviceState = field(default_factory=DeviceState)
+    during: During | None = None
+    """What was read while it ran; None where there is no device to read."""
     invalid: tuple[str, ...] = ()
     order: int = -1
     """Place in the session, across configurations."""
@@ -56,7 +75,8 @@ class Block:
     @property
     def shared(self) -> bool:
         """Whether somebody else was seen on the device: the block counts and is marked."""
-        return bool(self.before.foreign_bytes or self.after.foreign_bytes)
+        within = self.during.foreign_bytes_max if self.during is not None else 0
+        return bool(self.before.foreign_bytes or self.after.foreign_bytes or within)
 
     def as_json(self) -> dict[str, Any]:
         """Everything that was measured."""
@@ -65,10 +85,14 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What must have come out: tokens per report in the order asked (None: as they come), tokens of each image."""
+    """What must have come out: tokens per report in the order asked (None: as they come), tokens of each image.
+
+    `batch` texts must have been written at a time, where an engine decides that itself; 0: whatever it decided.
+    """
 
     tokens: tuple[int, ...] | None
     image_tokens: int | None
+    batch: int = 0
 
 
 def problems(answers: Sequence[Prediction], timings: Sequence[BatchTiming], expected: Expected) -> list[str]:
@@ -95,9 +119,13 @@ def problems(answers: Sequence[Prediction], timings: Sequence[BatchTiming], expe
             found.append(f"{counts[0]} image tokens for {expected.image_tokens}")
     if any(timing.parts > 1 for timing in timings):
         found.append("a batch ran in several parts: memory was short")
+    fewer = [each.slots for each in timings if each.slots is not None and each.slots < min(expected.batch, each.size)]
+    if fewer:
+        found.append(f"{min(fewer)} texts were written at a time, not {expected.batch}: memory was short")
     return found
 
 
 def checked(block: Block, answers: Sequence[Prediction], timings: Sequence[BatchTiming], expected: Expected) -> Block:
     """The block with what is wrong with it."""
-    return replace(block, invalid=(*problems(answers, timings, expected), *slowed(block.before, block.after)))
+    slow = slowed(block.before, block.after, block.during)
+    return replace(block, invalid=(*problems(answers, timings, expected), *slow))

@@ -23,6 +23,11 @@ from cxrbench.throughput.protocol import Progress, Session, measure, silent
 
 FORMAT = 1
 
+
+def _forgotten(result: dict[str, Any]) -> None:
+    """Nobody keeps it."""
+
+
 CURVE = tuple(1 << power for power in range(10))
 """Batch sizes at which the roofline is drawn."""
 
@@ -40,6 +45,8 @@ class Conductor:
     """Percent of load before we gave the device anything."""
     folder: Path = Path()
     progress: Progress = silent
+    keep: Callable[[dict[str, Any]], None] = _forgotten
+    """Given the result so far after every session, so that a stopped experiment leaves what it had."""
 
     def run(self) -> dict[str, Any]:
         """Measure everything.
@@ -53,18 +60,35 @@ class Conductor:
         unseen = self.bench.monitor.warning
         warnings = [*([unseen] if unseen else []), *shared(now, self.idle_load)]
         sessions: list[Session] = []
-        modes = [entry for mode in self.spec.modes for entry in self._mode(mode, sessions)]
-        anatomies = []
+        modes: list[dict[str, Any]] = []
+        anatomies: list[dict[str, Any]] = []
+        for mode in self.spec.modes:
+            for batch in mode.batches or (None,):
+                modes.append(self._mode(mode, batch, sessions))
+                self.keep(self._result(warnings, modes, anatomies, sessions, complete=False))
         for each in self.spec.anatomies:
             ends = [self._configuration(name) for name in (each.slow, each.fast)]
             rules = self.spec.rules.rules()
             found = dissect(ends[0], ends[1], each.order, self.bench.arms, rules, self.progress, self.bench.fit)
             sessions += found.sessions
             anatomies.append({"name": each.name, "about": each.about, **anatomy_entry(found)})
-        warnings += shared(self.bench.monitor.read())
-        warnings += [line for session in sessions for line in _shared(session)]
-        warnings += [line for session in sessions for line in _partly(session)]
-        warnings += [_unstable(arm) for arm in _once(sessions) if not arm.stable]
+            self.keep(self._result(warnings, modes, anatomies, sessions, complete=False))
+        return self._result(warnings, modes, anatomies, sessions, complete=True)
+
+    def _result(
+        self,
+        warnings: Sequence[str],
+        modes: Sequence[dict[str, Any]],
+        anatomies: Sequence[dict[str, Any]],
+        sessions: Sequence[Session],
+        *,
+        complete: bool,
+    ) -> dict[str, Any]:
+        """All there is so far, as JSON."""
+        lines = [*warnings, *shared(self.bench.monitor.read())]
+        lines += [line for session in sessions for line in _shared(session)]
+        lines += [line for session in sessions for line in _partly(session)]
+        lines += [_unstable(arm) for arm in _once(sessions) if not arm.stable]
         return {
             "format": FORMAT,
             "kind": "throughput",
@@ -74,35 +98,33 @@ class Conductor:
             "task": self.spec.task,
             "images": self.spec.images,
             "rules": asdict(self.spec.rules.rules()),
-            "warnings": list(dict.fromkeys(warnings)),
-            "modes": modes,
-            "anatomies": anatomies,
+            "complete": complete,
+            "warnings": list(dict.fromkeys(lines)),
+            "modes": list(modes),
+            "anatomies": list(anatomies),
             "sessions": [_blocks(session) for session in sessions],
         }
 
     def _configuration(self, name: str, scenario: str = "offline") -> Configuration:
         return configuration(name, self.spec.configurations[name], self.folder, scenario=scenario)
 
-    def _mode(self, mode: ModeSpec, sessions: list[Session]) -> list[dict[str, Any]]:
-        """One entry per batch size."""
-        made = []
-        for batch in mode.batches or (None,):
-            wanted = [self._configuration(name, mode.scenario) for name in mode.configurations]
-            if batch is not None:
-                wanted = [replace(each, batch=batch) for each in wanted]
-            arms = self.bench.arms(wanted)
-            session = measure(arms, self.spec.rules.rules(), self.progress)
-            sessions.append(session)
-            entry = {
-                "mode": mode.name,
-                "about": mode.about,
-                "scenario": mode.scenario,
-                "arms": [self._arm(arm, session) for arm in arms],
-                "ratios": ratios(session),
-                "discarded": len(session.discarded),
-            }
-            made.append(entry)
-        return made
+    def _mode(self, mode: ModeSpec, batch: int | None, sessions: list[Session]) -> dict[str, Any]:
+        """A mode at one batch size; None for those of its configurations."""
+        wanted = [self._configuration(name, mode.scenario) for name in mode.configurations]
+        if batch is not None:
+            wanted = [replace(each, batch=batch) for each in wanted]
+        arms = self.bench.arms(wanted, alone=mode.alone)
+        session = measure(arms, self.spec.rules.rules(), self.progress)
+        sessions.append(session)
+        return {
+            "mode": mode.name,
+            "about": mode.about,
+            "scenario": mode.scenario,
+            "alone": any(arm.settle for arm in arms),
+            "arms": [self._arm(arm, session) for arm in arms],
+            "ratios": ratios(session),
+            "discarded": len(session.discarded),
+        }
 
     def _arm(self, arm: Arm, session: Session) -> dict[str, Any]:
         blocks = session.of(arm.name)
@@ -142,6 +164,9 @@ class Conductor:
             "bandwidth": gpu.bandwidth,
             "flops": gpu.flops * roof.RATE[arm.dtype],
             "floor_step": roof.floor_step(arm.shape, gpu, arm.dtype),
+            "step": roof.step_seconds(
+                arm.shape, gpu, arm.batch, roof.mean_context(load.prompt or 0, load.new_tokens), arm.dtype
+            ),
             "largest_batch": roof.largest_batch(arm.shape, self.memory, load) if self.memory else None,
             "reports_per_s": ceiling,
             "reached": found["engine_reports_per_s"] / ceiling,

@@ -90,6 +90,20 @@ class Configuration:
         return made
 
 
+UNEVEN = ("natural", "trace")
+"""Lengths that differ within a batch: what engine slots refills for, from all requests of a block."""
+
+
+def network_key(wanted: Configuration) -> Any:
+    """What makes a loaded model another one."""
+    forced = {"natural": "natural", "trace": "trace"}.get(wanted.lengths, "fixed")
+    slots = wanted.batch if wanted.engine == "slots" else None
+    return (
+        wanted.model, wanted.engine, wanted.preset, wanted.dtype, wanted.image_tokens, wanted.load_format, forced,
+        slots, tuple(sorted(wanted.settings.items())), tuple(sorted(wanted.generation.items())),
+    )  # fmt: skip
+
+
 def changed(a: Configuration, b: Configuration) -> tuple[str, ...]:
     """The factors in which two configurations differ, in the order of `FACTORS`."""
     return tuple(

@@ -1,13 +1,16 @@
-"""The state of the device around a block, and what of it makes a block invalid or marks it. Standard library only."""
+"""The state of the device around and within a block, and what of it makes a block invalid or marks it.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from cxrbench.throughput.nvml import MEMORY, SM, Device
 
@@ -52,10 +55,52 @@ class DeviceState:
         return others if others > FOREIGN_BYTES else 0
 
 
+@dataclass(frozen=True, slots=True)
+class During:
+    """What was read while a block ran, `samples` times; `throttle` counts the readings in which a reason stood.
+
+    MHz, Celsius, watts, bytes; None where the device does not tell or nothing was read.
+    """
+
+    samples: int = 0
+    sm_mhz_min: int | None = None
+    memory_mhz_min: int | None = None
+    celsius_max: int | None = None
+    watts_mean: float | None = None
+    throttle: Mapping[str, int] = field(default_factory=dict)
+    foreign_bytes_max: int = 0
+
+
+class Watching(Protocol):
+    """A context around a block; afterwards `seen` holds what was read in it."""
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(self, *error: Any) -> Any: ...
+
+    @property
+    def seen(self) -> During | None:
+        """None where there is no device to read."""
+
+
+class Unwatched:
+    """Nobody looks: no thread, no cost."""
+
+    seen: During | None = None
+
+    def __enter__(self) -> Unwatched:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+
 class Monitor(Protocol):
     """Gives the state of the device. `warning` says what it cannot see and should, empty where nothing is missing."""
 
     warning: str
+
+    def watch(self) -> Watching:
+        """Look on while a block runs."""
 
     def read(self) -> DeviceState:
         """Now."""
@@ -69,6 +114,10 @@ class NoDevice:
 
     def __init__(self, warning: str = "") -> None:
         self.warning = warning
+
+    def watch(self) -> Watching:
+        """There is nothing to look at."""
+        return Unwatched()
 
     def read(self) -> DeviceState:
         """The host's load."""
@@ -87,6 +136,12 @@ class Nvml:
     def __init__(self, device: Device, own_bytes: Callable[[], int] = lambda: 0) -> None:
         self.device = device
         self.own_bytes = own_bytes
+
+    def watch(self) -> Watching:
+        """Read it ten times a second."""
+        from cxrbench.throughput.sampler import Sampler
+
+        return Sampler(self.read)
 
     def read(self) -> DeviceState:
         """Everything the driver tells."""
@@ -122,9 +177,10 @@ def processor() -> str | None:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
 
 
-def slowed(before: DeviceState, after: DeviceState) -> list[str]:
-    """Throttle reasons around a block that make it invalid."""
-    named = {*(before.throttle or ()), *(after.throttle or ())} - HARMLESS
+def slowed(before: DeviceState, after: DeviceState, during: During | None = None) -> list[str]:
+    """Throttle reasons around and within a block that make it invalid."""
+    within = during.throttle if during is not None else ()
+    named = {*(before.throttle or ()), *(after.throttle or ()), *within} - HARMLESS
     return [f"the device was slowed down: {name}" for name in sorted(named)]
 
 

@@ -5,6 +5,7 @@ An error names file, line and key. docs/throughput.md explains every key; baseli
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,8 +27,8 @@ class _Strict(BaseModel):
 class DrawnTrace(_Strict):
     """Lengths that are drawn; `file` instead names a run folder or predictions file with recorded ones."""
 
-    mean: Annotated[float, Field(gt=0)] | None = None
-    cv: Annotated[float, Field(ge=0)] = 0.45
+    mean: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    cv: Annotated[float, Field(ge=0, le=100)] = 0.45
     seed: int = 0
     file: Path | None = None
 
@@ -51,12 +52,16 @@ class ConfigurationSpec(_Strict):
 
 
 class ModeSpec(_Strict):
-    """Configurations measured in turns in one session; `batches` repeats the session at each batch size."""
+    """Configurations measured in turns in one session; `batches` repeats the session at each batch size.
+
+    `alone`: each has the device to itself while it is measured; a batch `max` makes it so.
+    """
 
     name: str
     configurations: Annotated[tuple[str, ...], Field(min_length=1)]
     batches: tuple[Annotated[int, Field(ge=1)], ...] = ()
     scenario: Literal["offline", "single-stream"] = "offline"
+    alone: bool = False
     about: str = ""
 
 
@@ -92,6 +97,7 @@ class ExperimentSpec(_Strict):
     about: str = ""
     task: str = "demo-findings"
     images: Annotated[int, Field(ge=1)] = 64
+    readers: Annotated[int, Field(ge=1)] = 2
     rules: RulesSpec = RulesSpec()
     price_per_hour: Annotated[float, Field(gt=0)] | None = None
     energy: bool = False
@@ -100,10 +106,44 @@ class ExperimentSpec(_Strict):
     anatomies: tuple[AnatomySpec, ...] = ()
 
 
+def only(spec: ExperimentSpec, names: Sequence[str]) -> ExperimentSpec:
+    """The modes and anatomies with these names, and the configurations they need.
+
+    Raises:
+        CxrbenchError: there is none of that name.
+    """
+    known = [*(each.name for each in spec.modes), *(each.name for each in spec.anatomies)]
+    for name in names:
+        if name not in known:
+            raise CxrbenchError(
+                f"the experiment has no mode or anatomy {name!r}{suggest(name, known)}",
+                where="--only",
+                fix=f"one of: {'; '.join(known)}",
+            )
+    modes = tuple(each for each in spec.modes if each.name in names)
+    anatomies = tuple(each for each in spec.anatomies if each.name in names)
+    used = {name for each in modes for name in each.configurations}
+    used |= {name for each in anatomies for name in (each.slow, each.fast)}
+    kept = {name: each for name, each in spec.configurations.items() if name in used}
+    return spec.model_copy(update={"modes": modes, "anatomies": anatomies, "configurations": kept})
+
+
 def find_experiment(wanted: Path) -> Path:
-    """The file; by name alone one of those that travel with cxrbench, as `slava-6x`."""
-    ready = shipped("baselines") / "throughput" / f"{wanted}.yaml"
-    return ready if not wanted.exists() and wanted.name == str(wanted) and ready.is_file() else wanted
+    """The file; by name alone one of those that travel with cxrbench, as `slava-6x`.
+
+    Raises:
+        CxrbenchError: there is neither.
+    """
+    if wanted.exists():
+        return wanted
+    ready = {file.stem: file for file in sorted((shipped("baselines") / "throughput").glob("*.yaml"))}
+    if str(wanted) in ready:
+        return ready[str(wanted)]
+    raise CxrbenchError(
+        f"there is no speed experiment {str(wanted)!r}{suggest(str(wanted), ready)}",
+        where="--experiment",
+        fix=f"a YAML file, or one of: {', '.join(ready)}",
+    )
 
 
 def read_experiment(file: Path) -> ExperimentSpec:

@@ -53,6 +53,49 @@ def stage_seconds(blocks: Sequence[Block], stage: str) -> float | None:
     return sum(known) / sum(each.reports for each in blocks) if len(known) == len(values) else None
 
 
+def step_seconds(blocks: Sequence[Block]) -> float | None:
+    """Seconds of a decoding step = decode / the fewest steps that could write these texts (Block.steps).
+
+    Equal to a step of a full batch where all texts are equally long, and an upper bound where they are not.
+    """
+    decode = [each.stages.get("decode") for each in blocks]
+    known, steps = [value for value in decode if value is not None], sum(each.steps for each in blocks)
+    return sum(known) / steps if len(known) == len(decode) and steps else None
+
+
+def memory(blocks: Sequence[Block]) -> dict[str, int | None] | None:
+    """The most bytes of the blocks: weights, keys and values, workspace of the configuration, and those beside it."""
+    parts = [each.memory for each in blocks if each.memory is not None]
+    if not parts:
+        return None
+    return {
+        name: max((value for each in parts if (value := getattr(each, name)) is not None), default=None)
+        for name in ("weights", "kv", "workspace", "others")
+    }
+
+
+def device(blocks: Sequence[Block]) -> dict[str, Any] | None:
+    """What the device did while the blocks ran; `throttle` counts the blocks in which a reason was seen."""
+    states = [state for each in blocks for state in (each.before, each.after)]
+    within = [each.during for each in blocks if each.during is not None]
+    if not within:
+        return None
+    reasons = [{*(each.before.throttle or ()), *(each.after.throttle or ())} for each in blocks]
+    reasons = [
+        seen | set(each.during.throttle if each.during else ()) for seen, each in zip(reasons, blocks, strict=True)
+    ]
+    clocks = [state.sm_mhz for state in states] + [each.sm_mhz_min for each in within]
+    warmth = [state.celsius for state in states] + [each.celsius_max for each in within]
+    watts = [each.watts_mean for each in within if each.watts_mean is not None]
+    return {
+        "readings": sum(each.samples for each in within),
+        "sm_mhz_min": min((value for value in clocks if value is not None), default=None),
+        "celsius_max": max((value for value in warmth if value is not None), default=None),
+        "watts_mean": fmean(watts) if watts else None,
+        "throttle": {name: sum(name in seen for seen in reasons) for name in sorted(set().union(*reasons))},
+    }
+
+
 def latencies(blocks: Sequence[Block]) -> dict[str, Any] | None:
     """Latency = first image byte read to text decoded, per report alone (single-stream); percentiles or none.
 
@@ -127,6 +170,9 @@ def figures(blocks: Sequence[Block]) -> dict[str, Any]:
         "latency": latencies(blocks) if single else None,
         "ttft": first_tokens(blocks) if single else None,
         "tpot": per_token(blocks) if single else None,
+        "step_seconds": step_seconds(blocks),
         "peak_memory": max(peaks, default=None),
+        "memory": memory(blocks),
         "device_used": max(used_bytes, default=None),
+        "device": device(blocks),
     }

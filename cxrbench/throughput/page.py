@@ -10,6 +10,8 @@ from html import escape
 from typing import Any
 
 from cxrbench.errors import CxrbenchError
+from cxrbench.throughput import page_plots as plots
+from cxrbench.throughput.recorded import blocks_told
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 
@@ -39,6 +41,22 @@ paint();
 """Charts take the page's colours, and change with them."""
 
 
+def check_plots() -> None:
+    """Refuse before anything is measured what could not be drawn afterwards.
+
+    Raises:
+        CxrbenchError: plotly is not installed.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("plotly") is None:
+        raise CxrbenchError(
+            "a page needs the package plotly, which is not here",
+            where="-o",
+            fix="-o FILE.json, and `cxrbench throughput --from FILE.json -o FILE.html` where plotly is",
+        )
+
+
 def page(result: Mapping[str, Any], quality: Sequence[Mapping[str, Any]] = ()) -> str:
     """The page. `quality` holds a point per run: model, reports_per_s, metric, value.
 
@@ -51,7 +69,7 @@ def page(result: Mapping[str, Any], quality: Sequence[Mapping[str, Any]] = ()) -
         raise CxrbenchError("this is no result of `cxrbench throughput`", where="kind")
     parts = [_heading(result), *_modes(result), *_anatomies(result)]
     if quality:
-        parts.append(_section("Quality against speed", _draw("quality", _quality(quality))))
+        parts.append(_section("Quality against speed", _draw("quality", plots.quality(quality))))
     body = "\n".join(part for part in parts if part)
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -74,14 +92,15 @@ def _heading(result: Mapping[str, Any]) -> str:
     lines = [
         f"<h1>{escape(str(result['name']))}</h1><p>{escape(str(result['about']))}</p>",
         f'<p class="note">{escape(str(device))}{escape(processor)}, cxrbench {escape(str(result["cxrbench"]))},'
-        f" {result['rules']['blocks']} blocks per configuration or more, {escape(str(machine.get('started', '')))}</p>",
+        f" {escape(blocks_told(result))}, {escape(str(machine.get('started', '')))}</p>",
     ]
     lines += [
         f'<p class="note">Measured ceilings, {escape(dtype)}: {found["bandwidth"] / 1e9:.4g} GB/s,'
         f" {found['flops'] / 1e12:.3g} T operations/s ({escape(found['how'])})</p>"
         for dtype, found in machine.get("ceilings", {}).items()
     ]
-    warned = "".join(f"<li>{escape(line)}</li>" for line in result["warnings"])
+    stopped = [] if result.get("complete", True) else ["not complete: it was stopped before everything was measured"]
+    warned = "".join(f"<li>{escape(line)}</li>" for line in [*stopped, *result["warnings"]])
     discarded = sum(len(session["discarded"]) for session in result["sessions"])
     if discarded:
         lines.append(
@@ -111,7 +130,7 @@ def _modes(result: Mapping[str, Any]) -> list[str]:
     offline = [(entry, arm) for entry, arm in arms if entry["scenario"] == "offline"]
     if offline:
         title = "Reports per second against batch size, with the roofline"
-        made.append(_section(title, _draw("batch", _batches(offline))))
+        made.append(_section(title, _draw("batch", plots.batches(offline))))
     timed = [
         (arm, _latencies(session, arm["name"]))
         for entry, session in zip(result["modes"], result["sessions"], strict=False)  # then come those of anatomies
@@ -119,22 +138,20 @@ def _modes(result: Mapping[str, Any]) -> list[str]:
         if arm.get("latency")
     ]
     if timed:
-        drawn = _draw("latency", _distribution(timed))
+        drawn = _draw("latency", plots.distribution(timed))
         made.append(_section("Latency of single reports", drawn, _percentiles([arm for arm, _ in timed])))
-    peaks = any(arm["peak_memory"] for _, arm in arms)  # a processor has none
     head = ("mode", "configuration", "batch", "reports/s", "engine only", "of roofline", "tokens/report", "chars/s",
-            "MBU", "MFU", *(("peak, GB",) if peaks else ()))  # fmt: skip
+            "MBU", "MFU")  # fmt: skip
     rows = [
         (
             entry["mode"], arm["name"], arm["batch"], _number(arm["reports_per_s"]),
             _number(arm["engine_reports_per_s"]), _share((arm["roofline"] or {}).get("reached")),
             _number(arm["tokens_per_report"]), _number(arm["chars_per_s"]),
             _share((arm["roofline"] or {}).get("mbu")), _share((arm["roofline"] or {}).get("mfu")),
-            *((_number((arm["peak_memory"] or 0) / 1e9),) if peaks else ()),
         )
         for entry, arm in arms
     ]  # fmt: skip
-    made.append(_section("Figures", _table(head, rows), _stages(arms), _costs(arms)))
+    made.append(_section("Figures", _table(head, rows), _stages(arms), _memory(arms), _device(arms), _costs(arms)))
     ratios = [(entry["mode"], arm["batch"], each) for entry, arm in _firsts(result) for each in entry["ratios"]]
     if ratios:
         cells = [
@@ -168,11 +185,47 @@ def _stages(arms: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:
     """Milliseconds per report by stage: reading overlaps with the others, so they are no sum."""
     names = ("image_read", "preprocess", "encode", "prefill", "decode")
     rows = [
-        (entry["mode"], arm["name"], arm["batch"], *(_number(_ms(arm["stages_per_report"][name])) for name in names))
+        (entry["mode"], arm["name"], arm["batch"], *(_number(_ms(arm["stages_per_report"][name])) for name in names),
+         _number(_ms(arm.get("step_seconds"))), _number(_ms((arm["roofline"] or {}).get("step"))))
         for entry, arm in arms
-    ]
-    note = '<p class="note">Milliseconds per report. Reading and pre-processing overlap with the rest: no sum.</p>'
-    return _table(("mode", "configuration", "batch", *(name.replace("_", " ") for name in names)), rows) + note
+    ]  # fmt: skip
+    note = (
+        '<p class="note">Milliseconds per report, and of a decoding step beside the least the device allows.'
+        " Reading and pre-processing overlap with the rest: no sum.</p>"
+    )
+    head = ("mode", "configuration", "batch", *(name.replace("_", " ") for name in names), "a step", "at least")
+    return _table(head, rows) + note
+
+
+def _memory(arms: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:
+    """The allocator's peak taken apart, where the device tells of it."""
+    names = ("weights", "kv", "workspace", "others")
+    rows = [
+        (entry["mode"], arm["name"], arm["batch"], *(_number(_gb(arm["memory"][name])) for name in names),
+         _number(_gb(arm["peak_memory"])), _number(_gb(arm["device_used"])))
+        for entry, arm in arms
+        if (arm.get("memory") or {}).get("workspace") is not None
+    ]  # fmt: skip
+    head = ("mode", "configuration", "batch", "weights, GB", "keys and values", "workspace", "others",
+            "peak", "device in use")  # fmt: skip
+    return _table(head, rows) if rows else ""
+
+
+def _device(arms: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:
+    """Clocks, heat, power and throttle reasons while blocks ran, where the device tells of them."""
+    rows = [
+        (entry["mode"], arm["name"], arm["batch"], seen["readings"], _number(seen["sm_mhz_min"]),
+         _number(seen["celsius_max"]), _number(seen["watts_mean"]),
+         ", ".join(f"{name}: {count} of {arm['blocks']} blocks" for name, count in seen["throttle"].items()) or "none")
+        for entry, arm in arms
+        if (seen := arm.get("device"))
+    ]  # fmt: skip
+    head = ("mode", "configuration", "batch", "readings", "least MHz", "most C", "mean W", "slowed down by")
+    return _table(head, rows) if rows else ""
+
+
+def _gb(value: float | None) -> float | None:
+    return None if value is None else value / 1e9
 
 
 def _ms(seconds: float | None) -> float | None:
@@ -200,62 +253,13 @@ def _latencies(session: Mapping[str, Any], name: str) -> list[float]:
     return [value for block in session["blocks"] if block["configuration"] == name for value in block["latencies"]]
 
 
-def _batches(arms: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Any:
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    points: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for entry, arm in arms:
-        points.setdefault((entry["mode"], arm["name"]), []).append(arm)
-    for number, ((mode, name), found) in enumerate(points.items()):
-        color = _COLORS[number % len(_COLORS)]
-        found = sorted(found, key=lambda arm: arm["batch"])
-        figure.add_scatter(
-            x=[arm["batch"] for arm in found], y=[arm["reports_per_s"] for arm in found], mode="lines+markers",
-            name=f"{name} ({mode})", line={"color": color},
-        )  # fmt: skip
-        roof = found[-1]["roofline"]
-        if roof is not None:
-            figure.add_scatter(
-                x=[size for size, _ in roof["curve"]], y=[rate for _, rate in roof["curve"]], mode="lines",
-                name=f"{name}: roofline", line={"color": color, "dash": "dot"},
-            )  # fmt: skip
-    sizes = [1 << power for power in range(0, 10, 2)]
-    figure.update_xaxes(type="log", title="batch size", tickvals=sizes)
-    figure.update_yaxes(type="log", title="reports per second, end to end", dtick="D2")
-    figure.update_layout(height=520, margin={"b": 130})
-    return figure
-
-
-_COLORS = ("#1f6feb", "#d1242f", "#1a7f37", "#8250df", "#bf8700", "#0a7e8c")
-
-
-def _distribution(timed: Sequence[tuple[Mapping[str, Any], Sequence[float]]]) -> Any:
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    for number, (arm, values) in enumerate(timed):
-        ordered = sorted(values)
-        shares = [(place + 1) / len(ordered) for place in range(len(ordered))]
-        figure.add_scatter(
-            x=ordered,
-            y=shares,
-            mode="lines",
-            name=arm["name"],
-            line={"shape": "hv", "color": _COLORS[number % len(_COLORS)]},
-        )
-    figure.update_xaxes(title="latency, s")
-    figure.update_yaxes(title="share of reports")
-    return figure
-
-
 def _anatomies(result: Mapping[str, Any]) -> list[str]:
     made = []
     for number, anatomy in enumerate(result["anatomies"]):
         parts = [f"<p>{escape(str(anatomy.get('about', '')))}</p>"]
         for place, walk in enumerate(anatomy["walks"]):
             parts.append(f"<h3>{('Stated', 'Reverse')[place]} order: {escape(', '.join(walk['order']))}</h3>")
-            parts.append(_draw(f"anatomy-{number}-{place}", _waterfall(walk, anatomy["direct"])))
+            parts.append(_draw(f"anatomy-{number}-{place}", plots.waterfall(walk, anatomy["direct"])))
         rows = [
             (each["factor"], _ratio(each), _effect(anatomy["order_effect"].get(each["factor"])))
             for each in anatomy["walks"][0]["steps"]
@@ -269,56 +273,6 @@ def _anatomies(result: Mapping[str, Any]) -> list[str]:
         parts.append(_table(("factor", "speed-up", "stated over reverse order"), rows))
         made.append(_section(f"Anatomy: {anatomy['name']}", *parts))
     return made
-
-
-def _waterfall(walk: Mapping[str, Any], direct: Mapping[str, Any]) -> Any:
-    import plotly.graph_objects as go
-
-    names, bases, heights, texts, low = [], [], [], [], 1.0
-    for step in walk["steps"]:
-        names.append(step["factor"])
-        bases.append(low)
-        heights.append(low * (step["ratio"] - 1))
-        texts.append(f"x{step['ratio']:.2f}")
-        low *= step["ratio"]
-    colors = [_COLORS[0] if height >= 0 else _COLORS[1] for height in heights]
-    figure = go.Figure(
-        go.Bar(x=names, y=heights, base=bases, text=texts, textposition="outside", marker={"color": colors})
-    )
-    ends = ["product", "end to end"]
-    values = [walk["product"]["ratio"], direct["ratio"]]
-    reach = [each["ci"] for each in (walk["product"], direct)]
-    figure.add_bar(
-        x=ends, y=values, text=[f"x{value:.2f}" for value in values], marker={"color": _COLORS[2]},
-        textposition="inside", insidetextanchor="start",
-        error_y={
-            "type": "data", "symmetric": False, "color": "#8b949e",
-            "array": [high - value for value, (_, high) in zip(values, reach, strict=True)],
-            "arrayminus": [value - least for value, (least, _) in zip(values, reach, strict=True)],
-        },
-    )  # fmt: skip
-    figure.update_yaxes(title="times as fast")
-    figure.update_layout(showlegend=False)
-    return figure
-
-
-def _quality(points: Sequence[Mapping[str, Any]]) -> Any:
-    import plotly.graph_objects as go
-
-    figure = go.Figure(
-        go.Scatter(
-            x=[each["reports_per_s"] for each in points],
-            y=[each["value"] for each in points],
-            text=[each["model"] for each in points],
-            mode="markers+text",
-            textposition="top center",
-            cliponaxis=False,
-            marker={"color": _COLORS[0], "size": 9},
-        )
-    )
-    figure.update_xaxes(type="log", title="reports per second of the run, end to end")
-    figure.update_yaxes(title=str(points[0]["metric"]))
-    return figure
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

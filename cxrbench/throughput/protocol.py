@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.throughput.arm import Arm
@@ -110,7 +111,19 @@ SLOWEST = 10
 """Times `block_seconds` that a block of the slowest arm may last."""
 
 
-def common_size(arms: Sequence[Arm], wanted: Sequence[int]) -> int:
+class Sized(Protocol):
+    """What the size of a block depends on."""
+
+    @property
+    def batch(self) -> int:
+        """Reports of a batch."""
+
+    @property
+    def requests(self) -> Sequence[Any]:
+        """The pool."""
+
+
+def common_size(arms: Sequence[Sized], wanted: Sequence[int]) -> int:
     """Reports of every block: the same images for all arms, in whole batches of each where the pool allows it.
 
     Enough for the fastest arm to last its time, unless that keeps the slowest `SLOWEST` times as long.
@@ -167,13 +180,13 @@ def together(
 
 
 def _round(session: Session, turn: int, reports: int, number: int, rules: Rules, *, settle: bool) -> None:
-    """One block of every arm, of the same images; `settle`: after a batch of others that does not count."""
+    """One block of every arm, of the same images; `settle`, or an arm's own: after a batch that does not count."""
     found: dict[str, Block] = {}
     forth = len(session.rounds) % 2 == 0  # not by the turn: a round that is made again keeps its order
     for place, arm in enumerate(session.arms if forth else session.arms[::-1]):
-        before = min(arm.batch, reports) if settle else 0
+        before = min(arm.batch, reports) if settle or arm.settle else 0
         arm.rewind(turn * reports - before)
-        if settle:
+        if before:
             arm.block(before)
         found[arm.name] = replace(arm.block(reports), order=number + place)
     if not any(block.invalid for block in found.values()):

@@ -1,11 +1,20 @@
 """A simulated model with known step times: it moves a clock of its own and answers like an engine."""
 
+import random
 from dataclasses import dataclass, field
 
 from cxrbench.models.base import BatchResult, ModelCard, Prepared
 from cxrbench.throughput.arm import Arm
 from cxrbench.throughput.configuration import Configuration
+from cxrbench.throughput.protocol import Rules
 from cxrbench.types import OK, BatchTiming, Generation, Prediction, Request
+
+RULES = Rules(blocks=6, seconds=0, block_seconds=5)
+
+
+def noisy(seed, share=0.01):
+    draw = random.Random(seed)
+    return lambda: max(0.5, 1 + draw.gauss(0, share))
 
 
 class VirtualClock:

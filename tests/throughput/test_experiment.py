@@ -9,8 +9,12 @@ import pytest
 
 from cxrbench.errors import CxrbenchError
 from cxrbench.shipped import shipped
+from cxrbench.throughput import page_plots as plots
 from cxrbench.throughput.configuration import chain
-from cxrbench.throughput.experiment import configuration, find_experiment, read_experiment
+from cxrbench.throughput.experiment import configuration, find_experiment, only, read_experiment
+from cxrbench.throughput.recorded import joined, read_result
+
+FILES = ("slava-6x", "slava-6x-short")
 
 SMALL = """name: x
 configurations:
@@ -29,7 +33,7 @@ def read(tmp_path, text):
 
 def test_the_shipped_experiments_are_read():
     files = sorted((shipped("baselines") / "throughput").glob("*.yaml"))
-    assert {file.stem for file in files} >= {"slava-6x", "small-cpu"}
+    assert {file.stem for file in files} == {*FILES, "small-cpu", "steps"}
     for file in files:
         assert read_experiment(file).name == file.stem
 
@@ -37,9 +41,58 @@ def test_the_shipped_experiments_are_read():
 def test_shipped_experiments_are_found_by_name_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert read_experiment(find_experiment(Path("slava-6x"))).name == "slava-6x"
-    assert find_experiment(Path("no-such")) == Path("no-such")
+    with pytest.raises(CxrbenchError, match=r"no speed experiment 'slava-6'.*did you mean 'slava-6x'"):
+        find_experiment(Path("slava-6"))
     (tmp_path / "slava-6x").write_text(SMALL)
     assert read_experiment(find_experiment(Path("slava-6x"))).name == "x"  # a file of one's own comes first
+
+
+def test_the_short_experiment_is_the_same_but_for_what_makes_it_short():
+    full, short = (read_experiment(shipped("baselines") / f"throughput/{name}.yaml") for name in FILES)
+    assert (full.modes, full.anatomies) == (short.modes, short.anatomies)
+    ends = {"rad-slow", "slava-fast", "med-slow", "slava-graph"}
+    for name, each in full.configurations.items():
+        other = short.configurations[name]
+        changes = {"tokens": other.tokens, "batch": other.batch} if name in ends else {}
+        assert each.model_copy(update=changes) == other
+    assert short.configurations["rad-slow"].tokens * 4 == full.configurations["rad-slow"].tokens
+    assert short.images < full.images
+
+
+def test_a_part_of_an_experiment_keeps_what_it_needs():
+    spec = only(read_experiment(shipped("baselines") / "throughput/slava-6x.yaml"), ["matched batch 1"])
+    assert ([each.name for each in spec.modes], spec.anatomies) == (["matched batch 1"], ())
+    assert set(spec.configurations) == {"slava", "llava-med", "llava-rad"}
+
+
+def test_parts_of_a_result_are_put_together_again():
+    whole = read_result(shipped("baselines") / "throughput/small-cpu.json")
+    count = len(whole["modes"])
+    first = {**whole, "modes": whole["modes"][:2], "anatomies": [], "sessions": whole["sessions"][:2]}
+    second = {**whole, "modes": whole["modes"][2:], "sessions": whole["sessions"][2:]}
+    found = joined([first, second])
+    assert {key: found[key] for key in ("modes", "anatomies", "sessions")} == {
+        key: whole[key] for key in ("modes", "anatomies", "sessions")
+    }
+    assert [part["rules"] for part in found["parts"]] == [whole["rules"]] * 2
+    assert len(found["modes"]) == count
+    assert joined([whole]) == whole
+    with pytest.raises(CxrbenchError, match="was measured in two of them"):
+        joined([whole, whole])
+    with pytest.raises(CxrbenchError, match="no parts of one result: experiment small-cpu and other"):
+        joined([first, {**second, "name": "other"}])
+    with pytest.raises(CxrbenchError, match="no parts of one result: device cpu and H200"):
+        joined([first, {**second, "machine": {"gpu": "H200"}}])
+
+
+def test_what_is_no_result_is_refused(tmp_path):
+    file = tmp_path / "r.json"
+    for text, message in (("{", "this is no JSON"), ("[]", "no result of"), ('{"kind": "run"}', "no result of")):
+        file.write_text(text)
+        with pytest.raises(CxrbenchError, match=message):
+            read_result(file)
+    with pytest.raises(CxrbenchError, match="cannot be read"):
+        read_result(tmp_path / "missing.json")
 
 
 def test_slava_6x_has_its_five_modes_and_a_chain_of_every_factor():
@@ -117,3 +170,16 @@ def test_the_recorded_experiment_closes_and_says_what_it_is():
         product = math.prod(step["ratio"] for step in walk["steps"])
         assert product == pytest.approx(walk["product"]["ratio"])
         assert product / anatomy["direct"]["ratio"] == pytest.approx(walk["closure"]["ratio"])
+
+
+def test_of_many_configurations_a_colour_is_a_model_and_a_symbol_a_mode():
+    entries = read_result(shipped("baselines") / "throughput/small-cpu.json")["modes"]
+    offline = [(entry, arm) for entry in entries if entry["scenario"] == "offline" for arm in entry["arms"]]
+    few = [trace.name for trace in plots.batches(offline).data]
+    assert few[:2] == ["small-phi (matched sweep)", "small-phi: roofline"]
+    many = [({**entry, "mode": f"mode {number}"}, arm) for number in range(4) for entry, arm in offline]
+    named = [trace.name for trace in plots.batches(many).data if trace.showlegend is None]
+    models = [
+        line for name in ("phi", "llama") for line in (f"shape:small-{name}", f"shape:small-{name} in fp32: roofline")
+    ]
+    assert named == [*models, *(f"mode {number}" for number in range(4))]

@@ -9,10 +9,12 @@ from cxrbench.config import load_config
 from cxrbench.errors import CxrbenchError
 from cxrbench.models.base import ModelOptions
 from cxrbench.models.shapes import SHAPES
-from cxrbench.throughput.bench import Bench, shape_of
+from cxrbench.throughput import roofline as roof
+from cxrbench.throughput.bench import Bench
 from cxrbench.throughput.configuration import Configuration, Trace
 from cxrbench.throughput.images import pool
 from cxrbench.throughput.protocol import Rules, measure
+from cxrbench.throughput.sizes import shape_of
 from tests.commands import cli, small_run  # noqa: F401  (a fixture)
 
 torch = pytest.importorskip("torch")
@@ -95,6 +97,7 @@ def test_every_configuration_is_measured_on_its_own_threads(bench):
     arms = bench.arms(
         [Configuration(name, "shape:small-phi", settings=each, **small) for name, each in settings.items()]
         + [Configuration("demo", "demo", tokens=3)]
+        + [Configuration("demo on two", "demo", tokens=3, settings={"threads": "2"})]
     )
     seen = {}
     for each in arms * 2:
@@ -103,8 +106,8 @@ def test_every_configuration_is_measured_on_its_own_threads(bench):
             seen.setdefault(arm.name, set()).add(torch.get_num_threads()) or stock(arm.model, number, prepared)
         )
         each.block(1)
-    assert seen == {"one": {1}, "as torch has it": {2}, "demo": {1}}
-    assert [each.about["threads"] for each in arms] == [1, 2, 1]
+    assert seen == {"one": {1}, "as torch has it": {2}, "demo": {1}, "demo on two": {2}}
+    assert [each.about["threads"] for each in arms] == [1, 2, 1, 2]
     bench.close()
     assert torch.get_num_threads() == 2
 
@@ -157,6 +160,68 @@ def test_the_largest_batch_is_found_and_capped_by_the_pool(bench):
     assert arm.batch == 4  # or blocks would not be whole batches of every arm
 
 
+def test_memory_is_taken_apart(bench, monkeypatch):
+    """A processor's allocator tells nothing: its answers are made up, weights and slots are the network's own."""
+    from cxrbench.engines import memory
+
+    found = bench.arms([Configuration(n, "shape:small-phi", n, **COMMON) for n in ("transformers", "slots")])
+    blocks = [arm.block(4) for arm in found]
+    module = found[0].model.engine.load().module
+    weights = sum(each.nbytes for each in (*module.parameters(), *module.buffers()))
+    assert [block.memory.weights for block in blocks] == [weights, weights]
+    assert [block.memory.workspace for block in blocks] == [None, None]
+    positions = found[1].model.engine._pool[0].room
+    assert blocks[1].memory.kv == SHAPES["small-phi"].decoder.kv_values() * 4 * 4 * positions
+    shape, load = found[0].shape, roof.Load(6, "fp32")
+    assert blocks[0].memory.kv == roof.memory_bytes(shape, 4, load) - roof.weight_bytes(shape, "fp32")
+    monkeypatch.setattr(memory, "allocated", lambda device: 2 * weights + blocks[1].memory.kv + 1000)
+    parts = found[1].memory()(10 * weights)
+    assert parts.others == weights + 1000
+    assert parts.workspace == 10 * weights - parts.others - parts.weights - parts.kv
+
+
+def test_alone_each_has_the_device_to_itself(bench, monkeypatch):
+    """Slots of the others are given back; their weights leave only where all would be too much."""
+    from cxrbench.engines import memory, slots_size
+
+    parked = []
+    monkeypatch.setattr(memory, "park", lambda engine: parked.append(("park", engine)))
+    monkeypatch.setattr(memory, "unpark", lambda engine, device: parked.append(("back", engine)))
+    small = {"load_format": "dummy", "tokens": 3, "batch": 2}
+    wanted = [Configuration(n, f"shape:{n}", "slots", **small) for n in ("small-phi", "small-llama")]
+    phi, llama = bench.arms(wanted, alone=True)
+    assert phi.settle
+    phi.block(2)
+    llama.block(2)
+    pools = [each.model.engine._pool is not None for each in (phi, llama)]
+    assert (pools, parked) == ([False, True], [])
+    monkeypatch.setattr(slots_size, "free_bytes", lambda device: int(1.3 * llama.block(2).memory.weights))
+    phi, llama = bench.arms(wanted, alone=True)
+    parked.clear()
+    for each in (phi, llama, llama):
+        each.block(2)
+    engines = [each.model.engine for each in (phi, llama)]
+    assert parked == [("park", engines[1]), ("back", engines[0]), ("park", engines[0]), ("back", engines[1])]
+    assert not any(each.settle for each in bench.arms(wanted[:1]))
+
+
+def test_a_network_that_was_put_aside_answers_as_before(bench):
+    from cxrbench.engines import memory
+
+    (arm,) = bench.arms([Configuration("phi", "shape:small-phi", "slots", **COMMON)])
+    seen = []
+    generate = arm.model.generate
+    arm.model.generate = lambda *given: seen.append(generate(*given)) or seen[-1]
+    for _ in range(2):
+        arm.rewind()
+        arm.block(4)
+        memory.give_slots_back(arm.model.engine)
+        memory.park(arm.model.engine)
+        memory.unpark(arm.model.engine, "cpu")
+    texts = [[each.text for each in result.predictions] for result in seen]
+    assert texts[0] == texts[1]
+
+
 def test_the_largest_batch_is_that_of_an_empty_device(bench, monkeypatch):
     """What an earlier mode left in memory is put away before the room is measured, or it would count against it."""
     from cxrbench.engines import slots_size
@@ -184,7 +249,6 @@ def test_the_largest_batch_is_that_of_an_empty_device(bench, monkeypatch):
 )
 def test_the_room_a_text_needs_is_that_of_its_length(bench, monkeypatch, more, longest):
     from cxrbench.engines import ceilings
-    from cxrbench.throughput import roofline as roof
 
     needs = []
     monkeypatch.setattr(ceilings, "make_room", lambda what, need, free: needs.append(need))
@@ -273,11 +337,11 @@ def test_the_paper_needs_nothing(cli):
 
 
 def test_quality_stands_against_speed(cli, tmp_path):
-    from cxrbench.cli.throughput import _quality
+    from cxrbench.cli.throughput_measured import quality_point
 
     run, _ = small_run(cli, tmp_path)
     with pytest.raises(CxrbenchError, match="no speed or no primary score"):
-        _quality(run)  # a model that looks its text up has no speed
+        quality_point(run)  # a model that looks its text up has no speed
     from cxrbench.throughput.page import page
 
     empty = {"kind": "throughput", "name": "n", "about": "", "cxrbench": "0", "rules": {"blocks": 2}, "warnings": []}
@@ -291,7 +355,7 @@ def test_quality_stands_against_speed(cli, tmp_path):
 
 def test_an_experiment_that_is_not_there(cli):
     code, _, err = cli("throughput", "--experiment", "missing.yaml")
-    assert (code, "a speed experiment" in err, "missing.yaml" in err) == (2, True, True), err
+    assert (code, "there is no speed experiment 'missing.yaml'" in err, "slava-6x" in err) == (2, True, True), err
 
 
 ANATOMY = """name: tiny
@@ -321,12 +385,16 @@ def test_an_experiment_with_an_anatomy_is_measured_shown_and_drawn(cli, tmp_path
     ("words", "code", "message"),
     [
         ((), 2, "what is to be measured?"),
-        (("--experiment", "x.yaml"), 2, "the experiment's file decides --images"),
+        (("--experiment", "x.yaml", "--task", "demo-findings"), 2, "the experiment's file decides --task"),
+        (("--experiment", "slava-6x", "--only", "mached sweep"), 2, "did you mean 'matched sweep'"),
+        (("--models", "demo", "--only", "sweep"), 2, "only an experiment has modes"),
+        (("--models", "demo", "--plan", "H2000"), 2, "did you mean 'H200'"),
         (("--models", "demo", "--experiment", "x.yaml"), 2, "cannot both be given"),
         (("--models", "always-normal"), 2, "always-normal has no network: there is no speed to measure"),
         (("--models", "demmo"), 2, "did you mean 'demo'"),
         (("--models", "demo", "--batch-sizes", "1,x"), 2, "'1,x' are no batch sizes"),
         (("--models", "demo", "--lengths", "long"), 2, "lengths: Input should be"),
+        (("--models", "demo", "-o", "away/speed.html"), 2, "there is no folder away"),
         (("--models", "demo", "-o", "speed.pdf"), 2, "speed.pdf is neither .html nor .json"),
         (("--models", "demo", "--scenario", "single-stream", "--batch-sizes", "8"), 2, "one report at a time"),
         (("--models", "slava", "--load-format", "dummy", "--lengths", "natural"), 2, "random weights end a text"),
