@@ -243,7 +243,7 @@ def _tally(shared: Shared, name: str) -> dict[str, int] | None:
 def _beside(run: RunFolder) -> dict[str, Any]:
     """What must stand beside a run's scores: how much was answered, cut off, and how many reports are distinct."""
     summary = read_summary(run)
-    return {key: summary.get(key) for key in ("n", "n_expected", "outcomes", "truncated_share", "distinct")}
+    return {key: summary.get(key) for key in ("kind", "n", "n_expected", "outcomes", "truncated_share", "distinct")}
 
 
 def _missing(run: RunFolder, compared: Collection[str]) -> list[str]:

@@ -35,7 +35,7 @@ from cxrbench.stats_tests import (
     paired_randomisation,
     patient_worth,
 )
-from cxrbench.types import Verdict
+from cxrbench.types import CLUSTERS, ClusterUnit, Verdict
 
 Kind = Literal["metric", "length", "speed", "memory"]
 EXITS: Mapping[str, Exit] = {"pass": Exit.OK, "fail": Exit.REGRESSION, "undecided": Exit.UNDECIDED}
@@ -303,7 +303,7 @@ def _finding(check: Check, blocking: bool, measured: _Measured, baseline: Eviden
     judged = non_inferiority(interval, check.margin, higher_is_better=better)
     p = test.p_less if better else test.p_greater
     reason = judged.reason
-    unit = str(baseline.about["cluster_unit"])
+    unit: ClusterUnit = baseline.about["cluster_unit"]
     worth = patient_worth(measured.table, baseline.clusters, {check.value: better})[check.value]
     if judged.status == "pass":
         reason = "; ".join(filter(None, (reason, few_patients(check.margin, worth, unit))))
@@ -336,9 +336,9 @@ _LEVEL = 0.6
 """A test that can use less than this share of alpha says so: 3 % of 5 %."""
 
 
-def _few(test: Randomisation, unit: str, alpha: float) -> str:
+def _few(test: Randomisation, unit: ClusterUnit, alpha: float) -> str:
     """Why a test could not have failed, or hardly, whatever its outcome."""
-    differ = f"the runs differ on {test.discordant} of {test.clusters} {unit}s"
+    differ = f"the runs differ on {test.discordant} of {test.clusters} {CLUSTERS[unit]}"
     if test.size == 0:
         return f"too few to decide: {differ}, and no exchange of these has p <= {alpha:g}"
     return f"{differ}, so the test of worse has level {test.size:.1%}, not {alpha:.0%}"

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrbench.atomic import replacing
-from cxrbench.data.samples import clusters_of, has_patients
+from cxrbench.data.samples import cluster_unit, clusters_of
 from cxrbench.errors import CxrbenchError, Exit, suggest
 from cxrbench.gate_policy import gates_folder
 from cxrbench.hashed_ids import hashed_id, reference_key
@@ -28,7 +28,7 @@ from cxrbench.stats import Table
 from cxrbench.store import RunFolder, canonical, identity_hash
 from cxrbench.summary import unanswered
 from cxrbench.tables import read_samples
-from cxrbench.types import BatchTiming
+from cxrbench.types import CLUSTERS, BatchTiming
 
 FORMAT = 1
 SUFFIX = ".parquet"
@@ -110,7 +110,7 @@ def evidence_of(run: RunFolder) -> Evidence:
             "access": manifest.access,
             "model": identity["model"].get("name", ""),
             "run": identity_hash(identity),
-            "cluster_unit": "patient" if has_patients(chosen) else "sample",
+            "cluster_unit": cluster_unit(chosen, manifest.cluster_unit),
             **{name: summary.get(name) for name in ("n", "n_expected", "outcomes", "truncated_share", "cxrbench")},
             "required": list(summary["required"]),
             "speed": {name: value for name, value in summary.get("speed", {}).items() if name not in NO_FIGURES},
@@ -272,6 +272,8 @@ def _evidence(table: Any, meta: Any, file: Path) -> Evidence:
         failed = table[f"{key}/failed"].to_numpy().astype(bool)
         columns[key] = Column(make_metric(key), body["signature"], rows, failed)
     ids, clusters = (tuple(table[name].to_pylist()) for name in ("id", "cluster"))
+    if meta["about"]["cluster_unit"] not in CLUSTERS:
+        raise ValueError("clusters of a kind that is not known")
     return Evidence(ids, clusters, columns, meta["about"], str(file))
 
 

@@ -23,6 +23,7 @@ from cxrbench.gate_evidence import Evidence, aligned, reordered
 from cxrbench.gate_policy import Check, Policy
 from cxrbench.stats import Clusters, Floats, Table, difference, jackknife
 from cxrbench.stats_tests import detectable, few_patients, patient_worth
+from cxrbench.types import ClusterUnit
 
 DRAWS = 20_000
 CORRELATIONS = (0.0, 0.5, 0.8)
@@ -220,7 +221,7 @@ def advice(found: Plan) -> list[str]:
 
 def too_fine(plans: Sequence[Plan], baseline: Evidence) -> list[str]:
     """Margins worth so few patients that a worse run may differ on none: said whatever the noise is."""
-    unit = str(baseline.about["cluster_unit"])
+    unit: ClusterUnit = baseline.about["cluster_unit"]
     said = [(each.name, few_patients(each.margin, each.worth, unit)) for each in plans[0].checks]
     return [f"{name}: {why}" for name, why in said if why]
 

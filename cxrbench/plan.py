@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrbench.data.images import RULES
-from cxrbench.data.samples import clusters_of, has_patients, take
+from cxrbench.data.questions import types_of
+from cxrbench.data.samples import clusters_of, take
 from cxrbench.data.variants import file_of
 from cxrbench.errors import CxrbenchError
 from cxrbench.models.generation import refuse
 from cxrbench.spec import KEPT_APART
-from cxrbench.spool import LIMIT, Each
-from cxrbench.types import Generation, Image, Manifest, Request, RequestKind, Sample
+from cxrbench.spool import LIMIT, Each, Ids
+from cxrbench.types import ClusterUnit, Generation, Image, Manifest, Request, RequestKind, Sample
 
 if TYPE_CHECKING:
     from cxrbench.data.load import TaskData
@@ -48,8 +49,14 @@ class Plan:
 
     manifest: Manifest
     samples: Sequence[Sample]
-    selected: frozenset[str]
+    selected: Set[str]
     batches: Sequence[Sequence[Request]]
+    images: bool = True
+    """Whether any sample may offer an image."""
+    stored: Path | None = None
+    """The file of a run folder that the samples were taken from, where they were."""
+    source: str = ""
+    """The fingerprint of the files the samples are made of; kept beside them."""
 
     @property
     def chosen(self) -> Sequence[Sample]:
@@ -118,28 +125,58 @@ def cut(requests: Sequence[Request], cost: Callable[[Request], int], size: int) 
     return tuple(tuple(ordered[start : start + size]) for start in range(0, len(ordered), size))
 
 
+class Batches(Each[Sequence[Request]]):
+    """Batches of many samples, made when it is their turn. `ids_of` says at once whom a batch asks about."""
+
+    def __init__(self, count: int, make: Callable[[int], Sequence[Request]], ids: Callable[[int], list[str]]) -> None:
+        super().__init__(count, make)
+        self.ids_of = ids
+
+
+def ids_of(batches: Sequence[Sequence[Request]], number: int) -> list[str]:
+    """The samples of a batch, in its order."""
+    if isinstance(batches, Batches):
+        return batches.ids_of(number)
+    return [request.sample_id for request in batches[number]]
+
+
 def _batches(
     samples: Sequence[Sample],
-    selected: Collection[str],
+    selected: Set[str],
     ask: Callable[[Sample], Request],
     cost: Callable[[Request], int],
     size: int,
+    foresee: Callable[[Iterable[str]], None] | None = None,
 ) -> Sequence[Sequence[Request]]:
-    """What `cut` makes of the samples to answer. Requests of many are not kept, but made when it is their turn."""
+    """What `cut` makes of the samples to answer. Requests of many are not kept, but made when it is their turn.
+
+    `foresee`: all requests cost the same, and the model needs to know no more of them beforehand than their ids.
+    """
     if len(selected) <= LIMIT:
         return cut([ask(sample) for sample in samples if sample.sample_id in selected], cost, size)
-    places, ids, costs = array("Q"), [], array("q")
-    for place, sample in enumerate(samples):
-        if sample.sample_id in selected:
-            places.append(place)
-            ids.append(sample.sample_id)
+    everything = isinstance(selected, Ids) and len(selected) == len(samples)
+    ids = selected if everything and isinstance(selected, Ids) else Ids()
+    places, costs = array("I"), array("q")
+    for place, sample in enumerate(samples) if not (everything and foresee) else ():
+        if everything or sample.sample_id in selected:
+            if not everything:
+                places.append(place)
+                ids.add(sample.sample_id)
             costs.append(-cost(ask(sample)))
-    order = sorted(range(len(ids)), key=ids.__getitem__)
-    order.sort(key=costs.__getitem__)
-    turns = array("Q", (places[each] for each in order))
-    return Each(
+    order = sorted(range(len(ids)), key=ids.at)
+    if everything and foresee is not None:
+        foresee(ids)
+    else:
+        order.sort(key=costs.__getitem__)
+    turns = array("I", order)
+
+    def part(batch: int) -> array[int]:
+        return turns[batch * size : (batch + 1) * size]
+
+    return Batches(
         -(-len(turns) // size),
-        lambda batch: tuple(ask(samples[place]) for place in turns[batch * size : (batch + 1) * size]),
+        lambda batch: tuple(ask(samples[each if everything else places[each]]) for each in part(batch)),
+        lambda batch: [ids.at(each) for each in part(batch)],
     )
 
 
@@ -153,7 +190,8 @@ def plan_run(data: TaskData, model: Model, settings: RunSettings) -> Plan:
     _check_fit(model, spec, settings.inputs)
     found = data.samples
     limit = settings.limit if settings.limit is not None and settings.limit < len(found.samples) else None
-    selected = take(found.samples, limit)
+    _check_gallery(spec, model, limit, len(found.samples))
+    selected = found.ids if limit is None else take(found.samples, limit)
     generation = generation_settings(spec.generation, settings.generation)
 
     def ask(sample: Sample) -> Request:
@@ -175,20 +213,26 @@ def plan_run(data: TaskData, model: Model, settings: RunSettings) -> Plan:
     if model.needs_pool:
         looks = bool(model.consumes & {"image", "images"})
         identity["pool"] = pool_hash(data.pool, with_images=looks)
+    unit: ClusterUnit = getattr(data.dataset, "clusters", "patient")
     manifest = Manifest(
         format=1,
         identity=identity,
         access=spec.access,
         n_expected=len(selected),
-        clusters=len(
-            {c for c, s in zip(clusters_of(found.samples), found.samples, strict=True) if s.sample_id in selected}
-        ),
-        patient_ids=has_patients(found.samples),
+        clusters=found.clusters if limit is None else _clusters(found.samples, selected),
+        patient_ids=found.has_patients and unit == "patient",
+        cluster_unit=unit,
         batch_size=size,
         task=spec.model_dump(mode="json"),
         excluded=found.excluded,
     )
-    return Plan(manifest, found.samples, selected, _batches(found.samples, selected, ask, model.cost, size))
+    batches = _batches(found.samples, selected, ask, model.cost, size, getattr(model, "foresee", None))
+    return Plan(manifest, found.samples, selected, batches, found.images, found.stored)
+
+
+def _clusters(samples: Sequence[Sample], selected: Set[str]) -> int:
+    """How many clusters the selected samples are of."""
+    return len({c for c, s in zip(clusters_of(samples), samples, strict=True) if s.sample_id in selected})
 
 
 def _check_fit(model: Model, spec: TaskSpec, inputs: str) -> None:
@@ -205,7 +249,8 @@ def _check_fit(model: Model, spec: TaskSpec, inputs: str) -> None:
             where="--inputs image",
             fix="--inputs task",
         )
-    if spec.unit == "question" and model.consumes and "question" not in model.consumes:
+    weighs = "options" in model.consumes and request_kind(spec.kind) == "score_options"
+    if spec.unit == "question" and model.consumes and "question" not in model.consumes and not weighs:
         raise CxrbenchError(
             f"{model.card.name} has a prompt of its own and takes no questions, which {spec.name} asks",
             fix="a model that takes questions: hf:DIR, openai:NAME, lm-eval:NAME",
@@ -214,6 +259,28 @@ def _check_fit(model: Model, spec: TaskSpec, inputs: str) -> None:
         raise CxrbenchError(
             f"{spec.name} offers no image, so images alone are nothing", where="--inputs image", fix="--inputs task"
         )
+
+
+def _check_gallery(spec: TaskSpec, model: Model, limit: int | None, samples: int) -> None:
+    """Refuse a part of a gallery before anything is embedded: it could not be scored (metrics/ranks.py)."""
+    if limit is not None and spec.kind == "retrieval" and model.identity().get("load_format") != "dummy":
+        raise CxrbenchError(
+            f"{spec.name} is answered whole: a rank is one in the full gallery of its {samples} samples",
+            where=f"--limit {limit}",
+            fix="leave --limit out",
+        )
+
+
+def images_note(spec: TaskSpec, model: Model, samples: Sequence[Sample]) -> str | None:
+    """One line where a task means models to look at all images of a sample and this one looks at one of them."""
+    if spec.images.use != "all" or "image" not in model.consumes:
+        return None
+    several = sum(len(sample.images) > 1 for sample in samples)
+    return (
+        f"{several} of {len(samples)} samples have several images, of which {model.card.name} sees one"
+        if several
+        else None
+    )
 
 
 def _offered(sample: Sample, inputs: str, form: Form) -> Sample:
@@ -227,7 +294,7 @@ def _offered(sample: Sample, inputs: str, form: Form) -> Sample:
 
 
 def pool_hash(pool: Sequence[Sample], *, with_images: bool) -> str:
-    """16 hex digits over the train split's ids and texts, and the sizes of its image files when a model looks at them.
+    """16 hex digits over the train split's ids, texts, questions, and sizes of image files when a model looks at them.
 
     Sizes, not contents: a train split has hundreds of thousands of images, and a replaced set of images (another
     resolution, another format) changes nearly every size.
@@ -235,7 +302,8 @@ def pool_hash(pool: Sequence[Sample], *, with_images: bool) -> str:
     digest = hashlib.sha256()
     for sample in pool:
         sizes = [_size(image.path) for image in sample.images] if with_images else []
-        digest.update(hashlib.sha256("\0".join([sample.sample_id, sample.target, *sizes]).encode()).digest())
+        asked = [] if sample.question is None else [sample.question, *sample.options, types_of(sample.subgroups)]
+        digest.update(hashlib.sha256("\0".join([sample.sample_id, sample.target, *sizes, *asked]).encode()).digest())
     return digest.hexdigest()[:16]
 
 

@@ -51,6 +51,7 @@ BUILTIN: Mapping[Kind, tuple[Entry, ...]] = {
         Entry("phantom", "cxrbench.data.phantom:Phantom", "drawn studies with exact labels; made on the spot"),
         Entry("iu-xray", "cxrbench.data.iu_xray:IuXray", "Indiana University / Open-i, 3,955 reports"),
         Entry("mimic-cxr", "cxrbench.data.mimic_cxr:MimicCxr", "MIMIC-CXR and MIMIC-CXR-JPG, credentialed"),
+        Entry("chexpert-plus", "cxrbench.data.chexpert_plus:CheXpertPlus", "CheXpert Plus, Stanford; credentialed"),
         Entry("jsonl", "cxrbench.data.jsonl:Jsonl", "anyone's own data, one JSON object per study"),
         Entry("vqa-rad", "cxrbench.data.vqa_rad:VqaRad", "VQA-RAD, questions by clinicians"),
         Entry("slake", "cxrbench.data.slake:Slake", "SLAKE, questions in English and Chinese"),
@@ -60,6 +61,7 @@ BUILTIN: Mapping[Kind, tuple[Entry, ...]] = {
     "models": (
         Entry("always-normal", "cxrbench.models.baselines:AlwaysNormal", "one constant normal report"),
         Entry("random-report", "cxrbench.models.baselines:RandomReport", "a random report of the train split"),
+        Entry("frequent-answer", "cxrbench.models.frequent:FrequentAnswer", "the train split's usual answer, no image"),
         Entry("nearest-image", "cxrbench.models.nearest:NearestImage", "the report of the most similar train image"),
         Entry(
             "random-embedding", "cxrbench.models.embedding_baselines:RandomEmbedding", "random vectors, for retrieval"

@@ -31,9 +31,9 @@ FORMS: Mapping[str, Form] = {"choice": "choices", "retrieval": "vectors", "image
 KEPT_APART: frozenset[Form] = frozenset({"vectors", "pictures"})
 """Answers that are files of their own in a run folder (artifacts.py)."""
 
-_NOT_ASKED = {"title", "citation", "notes", "expected", "metrics", "slices"}
+_NOT_ASKED = {"title", "citation", "notes", "expected", "metrics", "slices", "groups"}
 """Keys that do not change what a model is asked or compared with; left out of the hash. Metrics have signatures of
-their own, so a metric or a slice can be added to a task without generating anew."""
+their own, so a metric, a slice or a grouping can be added to a task without generating anew."""
 
 _EVERY_KEY = "cxrbench list tasks --show custom-findings shows one; docs/tasks.md of the repository lists every key"
 
@@ -46,6 +46,17 @@ QUESTIONS = ("vqa", "choice")
 
 SLICES = ("abnormal", "seen-in-train", "duplicate", "sex", "age", "race", "view", "variant")
 """Subgroup columns cxrbench makes itself; a data set's own columns can be tabulated as well."""
+
+
+MEASURED = ("age", "reference-length", "verbosity")
+"""Columns of a grouping that are cut into bands: years, words of the reference, words written per word of it."""
+
+FEWEST = 10
+"""Patients below which a cell of subgroups is hidden: the house's minimum."""
+
+NO_GROUPS = ("unknown", "unlisted", "conflicting")
+"""What a sample is in that is in none of a grouping's groups: nothing is recorded, a value the task does not list,
+several values of different groups."""
 
 
 class _Part(BaseModel):
@@ -70,10 +81,14 @@ class Include(_Part):
 
 
 class Images(_Part):
-    """What images are offered, and in which order of views the key image is chosen (`first`: the first there is)."""
+    """What images are offered, and in which order of views the key image is chosen (`first`: the first there is).
+
+    `use` is what a model looks at that can look at one image or at several and has no way of its own.
+    """
 
     offer: Literal["all", "key", "none"] = "all"
     key: tuple[str, ...] | Literal["first"] = "first"
+    use: Literal["key", "all"] = "key"
 
 
 class Metrics(_Part):
@@ -81,6 +96,55 @@ class Metrics(_Part):
 
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()
+
+
+class Grouping(_Part):
+    """One column of `groups.by`: bands between `cuts`, or groups by the `values` of a column; neither: as recorded.
+
+    Bands are closed below and open above: cuts [40, 60] make 0-39, 40-59 and 60+. `of` names the column that values
+    are read from, the grouping's own name by default; a cell of several values separates them by ` | `.
+    """
+
+    of: str | None = None
+    cuts: tuple[float, ...] = ()
+    values: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Grouping:
+        listed = [value for values in self.values.values() for value in values]
+        if self.cuts and (self.values or self.of):
+            raise ValueError("cuts: a column is cut into bands or grouped by its values, not both")
+        if list(self.cuts) != sorted(set(self.cuts)) or any(cut <= 0 for cut in self.cuts):
+            raise ValueError("cuts: larger than 0, each larger than the one before")
+        if len(set(listed)) != len(listed):
+            raise ValueError("values: a value stands in one group only")
+        if set(self.values) & set(NO_GROUPS):
+            raise ValueError(f"values: {', '.join(NO_GROUPS)} are for samples in no group")
+        return self
+
+
+class GroupsPart(_Part):
+    """Subgroups that are told of with gaps and intervals whenever a run of the task is scored (docs/groups.md).
+
+    Cells of fewer than `min_patients` scored patients are hidden, and further ones that would tell of them.
+    """
+
+    by: Mapping[str, Grouping] = Field(min_length=1)
+    against: Mapping[str, str] = Field(default_factory=dict)
+    min_patients: int = Field(default=FEWEST, ge=FEWEST)
+
+    @model_validator(mode="after")
+    def _bands_of_what_is_measured(self) -> GroupsPart:
+        for name, grouping in self.by.items():
+            if grouping.cuts and name not in MEASURED:
+                raise ValueError(f"by.{name}.cuts: only {', '.join(MEASURED)} are measured; group {name} by values")
+            if name in MEASURED and not grouping.cuts:
+                raise ValueError(f"by.{name}: give its cuts")
+            if name != "verbosity" and any(cut != int(cut) for cut in grouping.cuts):
+                raise ValueError(f"by.{name}.cuts: whole numbers of {'years' if name == 'age' else 'words'}")
+        if odd := set(self.against) - set(self.by):
+            raise ValueError(f"against.{min(odd)}: no column of by")
+        return self
 
 
 class ExpectedSplit(_Part):
@@ -123,6 +187,7 @@ class TaskSpec(_Part):
     generation: Mapping[str, int | float] = Field(default_factory=dict)
     metrics: Metrics
     slices: tuple[str, ...] = ()
+    groups: GroupsPart | None = None
     citation: str
     expected: Expected = Expected()
     notes: str = ""
@@ -134,6 +199,13 @@ class TaskSpec(_Part):
             raise ValueError("variants: original comes first, and each stands once")
         if self.variants and self.form in KEPT_APART:
             raise ValueError(f"variants: not in a task of kind {self.kind}")
+        return self
+
+    @model_validator(mode="after")
+    def _verbosity_is_measured(self) -> TaskSpec:
+        lengths = {"length", "length:words"}
+        if self.groups and "verbosity" in self.groups.by and not lengths & {*self.metrics.required}:
+            raise ValueError("groups.by.verbosity: needs the metric length among metrics.required")
         return self
 
     @model_validator(mode="after")

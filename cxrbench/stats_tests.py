@@ -33,6 +33,7 @@ from cxrbench.stats import (
 from cxrbench.stats_randomisation import Pair as Pair
 from cxrbench.stats_randomisation import Randomisation as Randomisation
 from cxrbench.stats_randomisation import paired_randomisation as paired_randomisation
+from cxrbench.types import CLUSTERS, ClusterUnit
 
 Sides = Literal[1, 2]
 """Whether a test looks for a difference in one direction, or in either."""
@@ -227,12 +228,12 @@ def _worth(own: Floats, higher_is_better: bool) -> float:
     return float(np.abs(own - worst).mean() / len(own))
 
 
-def few_patients(margin: float, worth: float | None, unit: str) -> str:
+def few_patients(margin: float, worth: float | None, unit: ClusterUnit) -> str:
     """What must be said of a margin that is worth few patients; empty where it is worth enough, or nobody knows."""
     if not worth or margin >= FEW_PATIENTS * worth:
         return ""
     return (
-        f"the margin is worth {margin / worth:.2g} {unit}s, fewer than {FEW_PATIENTS}: "
+        f"the margin is worth {margin / worth:.2g} {CLUSTERS[unit]}, fewer than {FEW_PATIENTS}: "
         "a run that is worse by it may differ on none here and pass"
     )
 

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cxrbench.data.samples import clusters_of, has_patients
+from cxrbench.data.samples import cluster_unit, clusters_of
 from cxrbench.scoring import unwatched
-from cxrbench.spool import LIMIT, Passing
+from cxrbench.spool import LIMIT, Each, Ids
 from cxrbench.stats import Interval, Table, bootstrap, point
-from cxrbench.types import MISSING, Access, BatchTiming, Manifest, Prediction, Sample
+from cxrbench.types import MISSING, Access, BatchTiming, ClusterUnit, Manifest, Prediction, Sample
 
 if TYPE_CHECKING:
     from cxrbench.scoring import Progress, Scored
@@ -71,7 +71,7 @@ def metric_entries(
     results: Sequence[Scored], clusters: Sequence[str], confidence: Confidence, progress: Progress = unwatched
 ) -> dict[str, dict[str, Any]]:
     """Numbers and intervals of all metrics that were scored, from the same resampled patients."""
-    tables = {each.metric.key: Table(each.rows(), each.metric) for each in results if each.statistics is not None}
+    tables = {each.metric.key: Table(each.kept_rows(), each.metric) for each in results if each.statistics is not None}
     by_key = {each.metric.key: each for each in results}
     resampled = {
         key: table for key, table in tables.items() if any(v.interval for v in by_key[key].metric.values.values())
@@ -85,7 +85,8 @@ def metric_entries(
         )  # fmt: skip
     entries = {}
     for key, table in tables.items():
-        scored_only = table.take(table.scored)
+        scored = table.scored
+        scored_only = table if scored.all() else table.take(scored)
         entries[key] = metric_entry(by_key[key], intervals.get(key, {}), point(scored_only))
     return entries
 
@@ -95,27 +96,36 @@ def distinct_entry(samples: Sequence[Sample], predictions: Mapping[str, Predicti
 
     A constant report can score well on words, so these counts stand beside every score, whatever was scored.
     """
-    count, reports, references = 0, set(), set()
+    count, reports, references = 0, bytearray(), bytearray()
     for sample in samples:
         row = predictions.get(sample.sample_id)
         if row is not None and not row.failed and row.artifact is None:
             count += 1
-            reports.add(_words_hash(row.text or ""))
-            references.add(_words_hash(sample.target))
-    return {"reports": count, "distinct": len(reports), "reference_distinct": len(references)}
+            reports += _words_hash(row.text or "")
+            references += _words_hash(sample.target)
+    return {"reports": count, "distinct": _distinct(reports), "reference_distinct": _distinct(references)}
+
+
+def _distinct(hashes: bytearray) -> int:
+    """How many different hashes of `_words_hash` stand in a row."""
+    return len(np.unique(np.frombuffer(hashes, f"S{_HASH}")))
+
+
+_HASH = 16
+"""Bytes of a hash: of a million texts two have the same with a chance of 1e-27."""
 
 
 def _words_hash(text: str) -> bytes:
-    """16 bytes for the words of a text: hundreds of thousands of texts are not kept to count them."""
+    """Bytes for the words of a text: hundreds of thousands of texts are not kept to count them."""
     words = " ".join(text.split())
-    return hashlib.blake2b(words.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return hashlib.blake2b(words.encode("utf-8", "surrogatepass"), digest_size=_HASH).digest()
 
 
 def answered_rows(samples: Sequence[Sample], predictions: Mapping[str, Prediction]) -> Sequence[Prediction]:
     """The predictions of samples that have one, in their order; of many, each is read when it is its turn."""
-    ids = [sample.sample_id for sample in samples if sample.sample_id in predictions]
+    ids = Ids(sample.sample_id for sample in samples if sample.sample_id in predictions)
     if len(ids) > LIMIT:
-        return Passing(ids, predictions.__getitem__)
+        return Each(len(ids), lambda place: predictions[ids.at(place)])
     return tuple(predictions[each] for each in ids)
 
 
@@ -129,7 +139,7 @@ def slice_entries(
     """The primary numbers within each subgroup the task tabulates: slice -> group -> n, clusters, metrics."""
     out: dict[str, dict[str, Any]] = {}
     scored = [each for each in results if each.statistics is not None]
-    clusters = clusters_of(samples)
+    clusters = clusters_of(samples) if slices else ()
     for position, name in enumerate(slices):
         progress("slices", position, len(slices))
         groups: dict[str, list[int]] = defaultdict(list)
@@ -297,24 +307,34 @@ def summarise(
     results: Sequence[Scored],
     *,
     access: Access,
+    kind: str = "",
+    named: ClusterUnit = "patient",
     slices: Sequence[str] = (),
     confidence: Confidence = Confidence(),
     progress: Progress = unwatched,
 ) -> dict[str, Any]:
-    """The summary without what only a run folder knows (task, model, speed): see `score_run`."""
+    """The summary without what only a run folder knows (task, model, speed): see `score_run`.
+
+    `kind` is the task's, `named` what the data set's patient ids are (`types.ClusterUnit`).
+    """
     clusters = clusters_of(samples)
     outcomes, ends = Counter[str](), Counter[str]()
-    reported: set[str] = set()
-    for row in answered_rows(samples, predictions):
+    reported, patients = 0, set[str]()
+    for sample, cluster in zip(samples, clusters, strict=True):
+        row = predictions.get(sample.sample_id)
+        if row is None:
+            continue
         outcomes[row.outcome] += 1
         ends[row.finish_reason] += 1
         if not row.failed:
-            reported.add(row.sample_id)
+            reported += 1
+            patients.add(cluster)
     return {
-        "n": len(reported),
+        "n": reported,
         "n_expected": len(samples),
-        "clusters": len({c for c, s in zip(clusters, samples, strict=True) if s.sample_id in reported}),
-        "cluster_unit": "patient" if has_patients(samples) else "sample",
+        "clusters": len(patients),
+        "cluster_unit": cluster_unit(samples, named),
+        "kind": kind,
         "access": access,
         "ci_level": confidence.level if confidence.replicates else None,
         "ci_method": f"{confidence.method}, cluster bootstrap" if confidence.replicates else "none",

@@ -11,10 +11,20 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Access = Literal["open", "credentialed"]
+ClusterUnit = Literal["patient", "sample", "study", "image", "case"]
 RequestKind = Literal["generate", "score_options", "embed_image", "embed_text", "generate_image"]
 
 REQUEST_KINDS: tuple[RequestKind, ...] = ("generate", "score_options", "embed_image", "embed_text", "generate_image")
 """Everything a task may ask of a model."""
+
+CLUSTERS: Mapping[ClusterUnit, str] = {
+    "patient": "patients",
+    "sample": "samples",
+    "study": "studies",
+    "image": "images",
+    "case": "cases",
+}
+"""What is resampled together, one and many of it: patients; where they are not known, what a data set groups by."""
 
 SECTIONS: tuple[str, ...] = ("findings", "impression", "indication", "comparison", "technique", "history")
 """Report sections a study may carry, by the names the field uses."""
@@ -229,7 +239,8 @@ class BatchTiming:
 class Manifest:
     """What a run is. `identity` may never change within a run folder; `circumstances` has one entry per segment.
 
-    `n_expected` samples are to be answered, of `clusters` patients (samples where `patient_ids` is False). Batches of
+    `n_expected` samples are to be answered, of `clusters` patients (where `patient_ids` is False: of what
+    `cluster_unit` names, or samples where it says patient). Batches of
     `batch_size` are cut from the whole sample list, so it is fixed with the first segment. `cxrbench` is the
     version that last wrote here. `task` is the task as it was read; `excluded` counts studies left out by reason.
     """
@@ -245,6 +256,7 @@ class Manifest:
     task: Mapping[str, Any] = field(default_factory=dict)
     excluded: Mapping[str, int] = field(default_factory=dict)
     circumstances: tuple[Mapping[str, Any], ...] = ()
+    cluster_unit: ClusterUnit = "patient"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxrbench.errors import Exit
+from cxrbench.types import CLUSTERS
 
 if TYPE_CHECKING:
     from cxrbench.types import Manifest
@@ -54,7 +55,8 @@ def _methods(manifest: Manifest, summary: Mapping[str, Any]) -> str:
     from cxrbench.cli.show import part_of
 
     identity, task = manifest.identity, manifest.identity["task"]
-    unit = "patients" if summary["cluster_unit"] == "patient" else "samples (the data have no patient ids)"
+    unit = CLUSTERS[summary["cluster_unit"]]
+    unit += "" if summary["cluster_unit"] == "patient" else " (the data have no patient ids)"
     method = METHODS.get(summary["ci_method"].partition(",")[0], summary["ci_method"])
     intervals = (
         f" Intervals are {summary['ci_level']:.0%} {method} cluster bootstrap intervals over {unit} with "

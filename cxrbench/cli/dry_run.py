@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cxrbench.data.variants import file_of
+from cxrbench.types import CLUSTERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -41,7 +42,8 @@ def show_plan(
     from cxrbench.cli.show import many
 
     manifest = plan.manifest
-    no_ids = "clusters (no patient ids: studies are the clusters)"
+    unit = "studies" if manifest.cluster_unit == "patient" else CLUSTERS[manifest.cluster_unit]
+    no_ids = f"clusters (no patient ids: {unit} are the clusters)"
     who = many(manifest.clusters, "patient") if manifest.patient_ids else f"{manifest.clusters} {no_ids}"
     typer.echo(f"{spec.name} v{spec.version} · {model.card.name}")
     typer.echo(

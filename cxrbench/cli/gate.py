@@ -11,6 +11,7 @@ import typer
 
 from cxrbench.cli import options as opt
 from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.types import CLUSTERS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -133,7 +134,8 @@ def baseline(
 
 
 def _unit(evidence: Evidence) -> str:
-    return "patients" if evidence.about["cluster_unit"] == "patient" else "clusters (samples)"
+    unit = CLUSTERS[evidence.about["cluster_unit"]]
+    return unit if unit == "patients" else f"clusters ({unit})"
 
 
 @app.command("plan")

@@ -64,7 +64,8 @@ def _entry(run: RunFolder) -> dict[str, Any]:
         }
         if (run.path / "summary.json").exists():
             summary = read_summary(run)
-            entry |= {"scored": summary["n"], "distinct": summary.get("distinct"), "primary": _primary(summary)}
+            entry |= {key: summary.get(key) for key in ("distinct", "kind")}
+            entry |= {"scored": summary["n"], "primary": _primary(summary)}
         return entry
     except CxrbenchError as error:  # one damaged run does not hide the others
         return {"error": f"{error.what}: {error.where}"}

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cxrbench.cli import show_crossed
+from cxrbench.types import CLUSTERS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -130,14 +131,23 @@ def show_summary(summary: Mapping[str, Any]) -> None:
         out.print("\n".join(wrapped(line, out.width)), soft_wrap=True)
     for line in missing_lines(summary["not_scored"], out.width):
         out.print(line, soft_wrap=True)
-    groups = telling_slices(summary)
-    if groups and any(_scored_in(entry) for slices in groups.values() for entry in slices.values()):
-        out.print()
-        out.print(whole(_slices(groups, out.width)))
+    _show_parts(out, summary)
     if summary.get("speed", {}).get("reports"):
         out.print()
-        for line in speed_lines(summary["speed"]):
+        for line in speed_lines(summary["speed"], written(summary)):
             out.print(line)
+
+
+def _show_parts(out: Console, summary: Mapping[str, Any]) -> None:
+    """Slices, and the groups of a task that names them."""
+    slices = telling_slices(summary)
+    if slices and any(_scored_in(entry) for groups in slices.values() for entry in groups.values()):
+        out.print()
+        out.print(whole(_slices(slices, out.width)))
+    if summary.get("groups"):
+        from cxrbench.cli.show_groups import show_groups
+
+        show_groups(out, summary["groups"])
 
 
 def show_speed(summary: Mapping[str, Any]) -> None:
@@ -184,7 +194,9 @@ def clusters_line(summary: Mapping[str, Any]) -> str:
     """What is resampled together."""
     if summary["cluster_unit"] == "patient":
         return many(summary["clusters"], "patient")
-    return "no patient ids: studies are the clusters"
+    if summary["cluster_unit"] == "sample":
+        return "no patient ids: studies are the clusters"
+    return f"no patient ids: {summary['clusters']} {CLUSTERS[summary['cluster_unit']]} are the clusters"
 
 
 def part_of(summary: Mapping[str, Any]) -> str:
@@ -211,17 +223,31 @@ def counted(summary: Mapping[str, Any]) -> list[str]:
     if summary.get("excluded"):
         lines.append("left out: " + ", ".join(f"{count} {why}" for why, count in summary["excluded"].items()))
     if summary["truncated_share"] is not None:
-        lines.append(f"cut off by the length cap: {summary['truncated_share']:.1%} of reports")
+        lines.append(f"cut off by the length cap: {summary['truncated_share']:.1%} of {written(summary)}")
     return lines
 
 
+def written(summary: Mapping[str, Any]) -> str:
+    """What a model writes: reports, or answers to questions.
+
+    >>> written({"kind": "vqa"}), written({})
+    ('answers', 'reports')
+    """
+    from cxrbench.spec import QUESTIONS
+
+    return "answers" if summary.get("kind") in QUESTIONS else "reports"
+
+
 def distinct_line(summary: Mapping[str, Any]) -> str:
-    """How many different reports a model wrote: a constant one can score well on words."""
+    """How many different reports or answers a model wrote: a constant one can score well on words.
+
+    Nothing where it chose among options: which those are is the question's doing.
+    """
     found = summary.get("distinct")
-    if not found or not found["reports"]:
+    if not found or not found["reports"] or summary.get("kind") == "choice":
         return ""
     return (
-        f"distinct reports: {found['distinct']} of {found['reports']}, "
+        f"distinct {written(summary)}: {found['distinct']} of {found['reports']}, "
         f"where the references have {found['reference_distinct']}"
     )
 
@@ -387,11 +413,11 @@ def _slices(slices: Mapping[str, Mapping[str, Any]], width: int) -> Table:
     return made
 
 
-def speed_lines(speed: Mapping[str, Any]) -> list[str]:
-    """Three or four lines on speed and memory."""
+def speed_lines(speed: Mapping[str, Any], what: str = "reports") -> list[str]:
+    """Three or four lines on speed and memory; `what` the model writes."""
     if not speed.get("reports_per_s"):
         return []
-    first = f"speed: {rate(speed['reports_per_s'])} reports/s over {rate(speed['seconds'])} s"
+    first = f"speed: {rate(speed['reports_per_s'])} {what}/s over {rate(speed['seconds'])} s"
     if speed.get("segments", 1) > 1:
         first += f" in {speed['segments']} parts"
     if "latency_p50" in speed:
@@ -408,11 +434,11 @@ def speed_lines(speed: Mapping[str, Any]) -> list[str]:
     memory = f"peak memory {size(speed.get('peak_rss'))}"
     if speed.get("peak_device_memory"):
         memory += f", device {size(speed['peak_device_memory'])}"
-    lines = (*measured_lines(speed), "; ".join(stages), whole_run, memory)
+    lines = (*measured_lines(speed, what), "; ".join(stages), whole_run, memory)
     return [first, *("       " + line for line in lines if line)]
 
 
-def measured_lines(speed: Mapping[str, Any]) -> list[str]:
+def measured_lines(speed: Mapping[str, Any], what: str = "reports") -> list[str]:
     """How it was measured; nothing for a run that was scored before this was kept."""
     how = speed.get("measured")
     if not how:
@@ -421,7 +447,7 @@ def measured_lines(speed: Mapping[str, Any]) -> list[str]:
     batch = f"batches of {how['batch']}" + (f" on {how['slots']} slots" if "slots" in how else "")
     place = how.get("device", "") + (f", {how['cpus']} processors" if "cpus" in how else "")
     without = (
-        f"; engine alone {rate(speed['engine_reports_per_s'])} reports/s" if "engine_reports_per_s" in speed else ""
+        f"; engine alone {rate(speed['engine_reports_per_s'])} {what}/s" if "engine_reports_per_s" in speed else ""
     )
     parts = "" if how["parts"] == "1" else f"; parts: {how['parts']}"
     return [

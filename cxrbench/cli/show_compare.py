@@ -48,7 +48,7 @@ def show_comparison(result: Mapping[str, Any]) -> None:
         for line in pairwise_lines(pair, out.width):
             out.print(line)
     out.print(
-        f"\nΔ = candidate - baseline; p from {'patient' if result['cluster_unit'] == 'patient' else 'sample'} swaps; "
+        f"\nΔ = candidate - baseline; p from {result['cluster_unit']} swaps; "
         f"p Holm adjusts the {many(result['tests'], 'primary test')} together;\n"
         "MDE = smallest difference this many samples can show."
     )

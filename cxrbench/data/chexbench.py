@@ -10,11 +10,10 @@ answer. The layout is that of the authors' evaluation scripts; no real copy has 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 from cxrbench.data.base import Check, Roots, Slice
-from cxrbench.data.questions import Images, Questions, read_json, text_of
+from cxrbench.data.questions import Images, Questions, absent, is_there, read_json, text_of, with_letters
 from cxrbench.errors import CxrbenchError, suggest
 from cxrbench.types import Access, Question, Study
 
@@ -32,10 +31,11 @@ CHOICES: Mapping[str, str] = {
 TEXTS: Mapping[str, str] = {"findings": "Findings Generation", "summarization": "Findings Summarization"}
 """The same of its text tasks."""
 
+MOST_IMAGES = 2
+"""Images a text is written from: `run_findings_generation.py` shows the first two of a row, whatever it names."""
+
 ALSO: Mapping[str, tuple[str, ...]] = {"Fine-Grained Reasoning": ("Image-Text Reasoning",)}
 """Keys by which other editions of the file may call a task."""
-
-LETTERS = "ABCD"
 
 
 class CheXbench(Questions):
@@ -77,7 +77,7 @@ class CheXbench(Questions):
             shown = {image.path for study in studies for image in study.images}
             asked = "texts" if task in TEXTS else "questions"
             lines.append(Check(task, "ok" if studies else "note", f"{len(studies):,} {asked} on {len(shown):,} images"))
-            if lost := sum(not Path(path).is_file() for path in shown):
+            if lost := sum(not is_there(path) for path in shown):
                 fix = f"cxrbench data add {self.name} --images FOLDER"
                 lines.append(Check(task, "missing", f"{lost:,} images are not there", fix))
         known = {*names.values(), *(other for others in ALSO.values() for other in others)}
@@ -113,16 +113,23 @@ def _pictures(row: Mapping[str, Any], images: Images, where: str) -> tuple[Any, 
     return tuple(images.find(name) for name in names)
 
 
-def _columns(row: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        name: str(row[key]) for name, key in (("source", "data_source"), ("slice", "slice")) if row.get(key) is not None
-    }
+def _columns(row: Mapping[str, Any], where: str) -> dict[str, str]:
+    named = (("source", "data_source"), ("slice", "slice"))
+    return {name: text_of(row, key, where) for name, key in named if not absent(row.get(key))}
+
+
+def _options(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """The options, by index: one that is absent before another would move what `answer` counts."""
+    keys = [f"option_{k}" for k in range(4)]
+    while keys and absent(row.get(keys[-1])):
+        keys.pop()
+    return tuple(row[key] if isinstance(row.get(key), str) else text_of(row, key, where) for key in keys)
 
 
 def _choice_study(name: str, row: Any, images: Images, where: str, *, listed: bool) -> Study:
     """A question with its options; `listed`: the options stand in the question with letters."""
     text = text_of(row, "question", where)
-    options = tuple(row[f"option_{k}"] for k in range(4) if isinstance(row.get(f"option_{k}"), str))
+    options = _options(row, where)
     at = row.get("answer")
     if not options or isinstance(at, bool) or not isinstance(at, int) or not 0 <= at < len(options):
         raise CxrbenchError("answer is the index of one of option_0 ... option_3", where=where)
@@ -134,7 +141,7 @@ def _choice_study(name: str, row: Any, images: Images, where: str, *, listed: bo
         labels={"choice": {"answer": float(at), "options": float(len(options))}},
     )
     shown = _pictures(row, images, where)
-    return Study(name, _cluster(shown, name), "test", shown, columns=_columns(row), questions=(asked,))
+    return Study(name, _cluster(shown, name), "test", shown, columns=_columns(row, where), questions=(asked,))
 
 
 def _text_study(name: str, row: Any, images: Images, where: str, *, listed: bool) -> Study:
@@ -142,20 +149,10 @@ def _text_study(name: str, row: Any, images: Images, where: str, *, listed: bool
         raise CxrbenchError("a row is an object", where=where)
     parts = ("findings", "impression", "indication")
     sections = {part: row[f"section_{part}"] for part in parts if isinstance(row.get(f"section_{part}"), str)}
-    shown = _pictures(row, images, where) if row.get("image_path") is not None else ()
-    return Study(name, _cluster(shown, name), "test", shown, sections, columns=_columns(row))
+    shown = () if absent(row.get("image_path")) else _pictures(row, images, where)[:MOST_IMAGES]
+    return Study(name, _cluster(shown, name), "test", shown, sections, columns=_columns(row, where))
 
 
 def _cluster(shown: Sequence[Any], name: str) -> str:
     """What is resampled together: questions about one image. The file names no patients."""
     return shown[0].image_id if shown else name
-
-
-def with_letters(text: str, options: Sequence[str]) -> str:
-    r"""The question with its options: our words, as each model's authors have their own.
-
-    >>> with_letters("Which view?", ["PA", "AP"])
-    'Which view?\nOptions: (A) PA (B) AP\nAnswer with the letter of one option.'
-    """
-    listed = " ".join(f"({letter}) {option}" for letter, option in zip(LETTERS, options, strict=False))
-    return f"{text}\nOptions: {listed}\nAnswer with the letter of one option."

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 
 from cxrbench.data.base import Check, Progress, Root, Roots, Slice
 from cxrbench.data.chexpert import LABELS
+from cxrbench.data.phantom_questions import FORMS, asked
+from cxrbench.data.phantom_questions import VERSION as QUESTIONS_VERSION
 from cxrbench.data.phantom_text import Report, raises_pneumonia, write
 from cxrbench.data.phantom_world import LABELS_OF, SPLITS, VERSION, Case, case
 from cxrbench.errors import CxrbenchError, suggest
@@ -161,8 +163,8 @@ def studies(split: str, count: int, *, seed: int = 0, size: int = IMAGE_SIZE, st
 class Phantom:
     """The phantom as a data set. `columns["abnormal"]` is "yes" where anything but a device is present or suspected.
 
-    Options: `train`, `validate`, `test` (studies per split), `seed`, `size` (pixels). Study i of a split is the same
-    whatever the sizes of the splits.
+    Options: `train`, `validate`, `test` (studies per split), `seed`, `size` (pixels), `questions` (the form in which
+    every study is asked about: phantom_questions.py). Study i of a split is the same whatever the sizes of the splits.
     """
 
     name = "phantom"
@@ -172,7 +174,10 @@ class Phantom:
     citation = f"cxrbench phantom, version {VERSION} (drawn by code; no publication)"
     licence = "Apache-2.0, as cxrbench"
     roots: Mapping[str, Root] = {}
-    options: Mapping[str, tuple[str, ...]] = {"train": (), "validate": (), "test": (), "seed": (), "size": ()}
+    options: Mapping[str, tuple[str, ...]] = {
+        **dict.fromkeys(("train", "validate", "test", "seed", "size"), ()),
+        "questions": FORMS,
+    }
 
     def recognise(self, path: Path) -> str | None:
         """No path belongs to it."""
@@ -181,7 +186,11 @@ class Phantom:
     def studies(self, roots: Roots, part: Slice, prepared: Path | None = None) -> Iterator[Study]:
         """Yield the studies of a split in order of patient and time."""
         settings = _settings(part)
-        return studies(part.split, settings[part.split], seed=settings["seed"], size=settings["size"])
+        found = studies(part.split, settings[part.split], seed=settings["seed"], size=settings["size"])
+        form = part.options.get("questions")
+        if form is None:
+            return found
+        return (each for one in found for each in asked(one, truth(one.study_id), str(form)))
 
     def check(self, roots: Roots) -> list[Check]:
         """Nothing can be missing."""
@@ -193,7 +202,9 @@ class Phantom:
 
     def fingerprint(self, roots: Roots, part: Slice) -> str:
         """Hash of the generator's version, the split and the options."""
-        text = json.dumps({"version": VERSION, "split": part.split, **_settings(part)}, sort_keys=True)
+        form = part.options.get("questions")
+        about = {} if form is None else {"questions": form, "questions_version": QUESTIONS_VERSION}
+        text = json.dumps({"version": VERSION, "split": part.split, **_settings(part), **about}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -212,11 +223,19 @@ def _settings(part: Slice) -> dict[str, int]:
     settings = {**SIZES, "seed": 0, "size": IMAGE_SIZE}
     bounds = {"size": (MIN_IMAGE_SIZE, MAX_IMAGE_SIZE), "seed": (0, 2**63 - 1)}
     for name, value in part.options.items():
+        if name == "questions" and value in FORMS:
+            continue
+        if name == "questions":
+            raise CxrbenchError(
+                f"phantom's option 'questions' cannot be {value!r}{suggest(str(value), FORMS)}",
+                where="dataset.options.questions",
+                fix=f"one of: {', '.join(FORMS)}",
+            )
         if name not in settings:
             raise CxrbenchError(
                 f"phantom has no option {name!r}{suggest(name, settings)}",
                 where=f"dataset.options.{name}",
-                fix=f"one of: {', '.join(settings)}",
+                fix=f"one of: {', '.join(Phantom.options)}",
             )
         settings[name] = _whole(name, value, *bounds.get(name, (0, 10**9)))
     return settings

@@ -9,21 +9,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from cxrbench.data.base import Check, Progress, Root, Roots, Slice
 from cxrbench.errors import CxrbenchError
-from cxrbench.reading import open_regular, read_regular
-from cxrbench.types import Access, Image, Question, Study
+from cxrbench.reading import read_regular
+from cxrbench.types import Access, ClusterUnit, Image, Question, Study
 
-LARGEST = 1 << 30
-"""Bytes of a question file; the largest known has some tens of megabytes."""
+LARGEST = 1 << 27
+"""Bytes of a question file; the largest known has some tens of megabytes. Python's lists and dictionaries of a file
+made of nothing but brackets take forty times its size."""
 
 CLOSED = "closed"
 """Label (of source `question`) that tells whether the answer is one of a few: 1 or 0."""
+
+TYPES = ("question-type", "answer-type")
+"""Columns of a question that say of what kind it is, where the data set tells."""
+
+LETTERS = "ABCD"
+"""What options are called where a question lists them."""
 
 
 class Questions(ABC):
@@ -34,7 +43,9 @@ class Questions(ABC):
     """What the root `annotations` is, in words."""
     access: Access = "open"
     may_be_open = True
-    patient_ids = True
+    patient_ids = False
+    clusters: ClassVar[ClusterUnit] = "image"
+    """What `Study.patient_id` is here: questions about one of these are resampled together."""
     citation: ClassVar[str]
     licence: ClassVar[str]
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {}
@@ -88,7 +99,7 @@ class Questions(ABC):
         for split in self.splits:
             studies = list(self.studies(roots, Slice(split, {})))
             asked = sum(len(study.questions) for study in studies)
-            lost = sum(not Path(image.path).is_file() for study in studies for image in study.images)
+            lost = sum(not is_there(image.path) for study in studies for image in study.images)
             lines.append(Check(split, "ok" if asked else "note", f"{asked:,} questions on {len(studies):,} images"))
             if lost:
                 fix = f"cxrbench data add {self.name} --images FOLDER"
@@ -105,8 +116,7 @@ class Questions(ABC):
         """Hash of the question files' content."""
         digest = hashlib.sha256()
         for file in self._files(roots):
-            with open_regular(file) as handle:
-                digest.update(hashlib.sha256(handle.read(LARGEST)).digest())
+            digest.update(hashlib.sha256(_content(file)).digest())
         return digest.hexdigest()[:16]
 
 
@@ -119,8 +129,13 @@ class Images:
     def find(self, name: str, view: str = "") -> Image:
         """The image called `name`; a file that is not there stays a path that is not there, and is counted later."""
         bases = self.roots or [Path("/nonexistent")]
-        path = next((base / name for base in bases if (base / name).is_file()), bases[0] / name)
+        path = next((base / name for base in bases if is_there(base / name)), bases[0] / name)
         return Image(name, str(path), view)
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether there is such a file; a name that no file system takes is that of none."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for a name that is too long
 
 
 def read_list(file: Path) -> Iterator[tuple[str, Any]]:
@@ -141,16 +156,41 @@ def read_json(file: Path) -> Any:
 
     NaN is read: pandas left it where an option of CheXbench is absent, so strict_json.py would refuse the file.
     """
+    body = _content(file)
     try:
-        text = read_regular(file, LARGEST).decode("utf-8-sig")
-        lines = [line for line in text.splitlines() if line.strip()] if file.suffix == ".jsonl" else [text]
-        rows = [json.loads(line) for line in lines]
+        text = body.decode("utf-8-sig")
+        # Cut at line feeds alone: str.splitlines would also cut at U+2028, which may stand inside a JSON string.
+        lines = [line for line in text.split("\n") if line.strip()] if file.suffix == ".jsonl" else [text]
+        rows = [json.loads(line, object_pairs_hook=_once) for line in lines]
         json.dumps(rows, ensure_ascii=False).encode()  # half a surrogate could be written nowhere
         return rows if file.suffix == ".jsonl" else rows[0]
-    except OSError as error:
-        raise CxrbenchError(f"the file cannot be read: {error.strerror}", where=str(file)) from error
+    except _TwiceError as error:
+        raise CxrbenchError("an object has a key twice", where=str(file), fix="keep one of them") from error
     except (ValueError, RecursionError) as error:
         raise CxrbenchError(f"the file is no JSON ({type(error).__name__})", where=str(file)) from error
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return read_regular(file, LARGEST)
+    except OSError as error:
+        raise CxrbenchError(f"the file cannot be read: {error.strerror}", where=str(file)) from error
+
+
+class _TwiceError(Exception):
+    """Raised inside the parser, which would keep the last of two values without a word."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _TwiceError
+    return found
+
+
+def absent(value: Any) -> bool:
+    """Whether a row has no such value: none, or the NaN that pandas writes for it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def open_or_closed(row: Any, where: str, about: str) -> Question:
@@ -171,6 +211,43 @@ def open_or_closed(row: Any, where: str, about: str) -> Question:
     )
 
 
+def with_letters(text: str, options: Sequence[str]) -> str:
+    r"""The question with its options: our words, as each model's authors have their own.
+
+    >>> with_letters("Which view?", ["PA", "AP"])
+    'Which view?\nOptions: (A) PA (B) AP\nAnswer with the letter of one option.'
+    """
+    return f"{text}\nOptions: {' '.join(lettered(options))}\nAnswer with the letter of one option."
+
+
+def lettered(options: Sequence[str]) -> list[str]:
+    """The options with their letters, as a question lists them and an answer names them.
+
+    >>> lettered(["PA", "AP"])
+    ['(A) PA', '(B) AP']
+    """
+    return [f"({letter}) {option}" for letter, option in zip(LETTERS, options, strict=False)]
+
+
+def without_letters(text: str, options: Sequence[str]) -> str | None:
+    """The question that `with_letters` made a longer one of; None where the text does not list the options.
+
+    >>> without_letters(with_letters("Which view?", ["PA", "AP"]), ["PA", "AP"])
+    'Which view?'
+    """
+    end = with_letters("", options)
+    return text.removesuffix(end) if options and text.endswith(end) else None
+
+
+def types_of(columns: Mapping[str, str]) -> str:
+    """What kind of question it is by the data set's own columns, in one line; empty where it has none.
+
+    >>> types_of({"answer-type": "closed", "question-type": "side", "sex": "F"})
+    'side, closed'
+    """
+    return ", ".join(columns[name] for name in TYPES if columns.get(name))
+
+
 def text_of(row: Any, key: str, where: str) -> str:
     """A text (or number, as text) of a row.
 
@@ -178,6 +255,7 @@ def text_of(row: Any, key: str, where: str) -> str:
         CxrbenchError: the row is no object, or the key is missing or holds something else.
     """
     value = row.get(key) if isinstance(row, dict) else None
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+    endless = isinstance(value, float) and not math.isfinite(value)  # NaN stands for nothing, and is no answer "nan"
+    if endless or isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise CxrbenchError(f"the key {key!r} holds no text", where=where)
     return str(value).strip()

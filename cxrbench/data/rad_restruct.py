@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from cxrbench.data.base import Slice
 from cxrbench.data.questions import CLOSED, Images, Questions, text_of
 from cxrbench.errors import CxrbenchError
-from cxrbench.types import Question, Study
+from cxrbench.types import ClusterUnit, Question, Study
 
 SPLITS = {"train": "train", "val": "validate", "validate": "validate", "test": "test"}
 
@@ -22,6 +22,7 @@ class RadRestruct(Questions):
     """See `cxrbench.data.questions.Questions`. Images are `NAME.png` in the root `images`."""
 
     name = "rad-restruct"
+    clusters: ClassVar[ClusterUnit] = "study"
     about = "qa_pairs.jsonl"
     endings = (".jsonl", ".json")
     citation = "Pellegrini et al., Rad-ReStruct: A Novel VQA Benchmark for Structured Radiology Reporting, MICCAI 2023."
@@ -39,6 +40,8 @@ class RadRestruct(Questions):
             names, pairs = row.get("frontal_images"), row.get("qa_pairs")
             if not isinstance(names, list) or not isinstance(pairs, list):
                 raise CxrbenchError("frontal_images and qa_pairs are lists", where=where)
+            if not all(isinstance(name, str) for name in names):
+                raise CxrbenchError("frontal_images holds names", where=where)
             shown = tuple(images.find(f"{name}.png", "FRONTAL") for name in names)
             asked = tuple(_question(number, pair, where) for number, pair in enumerate(pairs))
             yield Study(study, study, part.split, shown, questions=asked)
@@ -47,7 +50,7 @@ class RadRestruct(Questions):
 def _question(number: int, pair: Any, where: str) -> Question:
     match pair:
         case [str(text), [*answers], _, {"answer_type": str(kind), "options": [*options], **more}] if all(
-            isinstance(each, str) for each in (*answers, *options)
+            isinstance(each, str) for each in (*answers, *options, more.get("path", ""))
         ):
             closed = kind == "single_choice" and sorted(options) == ["no", "yes"]
             return Question(

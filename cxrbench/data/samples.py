@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from sys import intern
 from typing import TYPE_CHECKING, Any
 
+from cxrbench.data.grouping import regrouped
+from cxrbench.data.questions import types_of
 from cxrbench.data.text import normalise
 from cxrbench.errors import CxrbenchError
 from cxrbench.spec import KEPT_APART
-from cxrbench.spool import Growing
-from cxrbench.types import Image, Question, Sample, Study
+from cxrbench.spool import Growing, Ids
+from cxrbench.types import ClusterUnit, Image, Question, Sample, Study
 
 if TYPE_CHECKING:
     from cxrbench.spec import TaskSpec
@@ -25,32 +29,89 @@ AGE_BANDS = ((0, 40, "0-39"), (40, 60, "40-59"), (60, 80, "60-79"), (80, 200, "8
 UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
+class _Walk:
+    """What is known of samples once all were seen, gathered as they are made or in one pass."""
+
+    def __init__(self, samples: Iterable[Sample] = ()) -> None:
+        self.ids = Ids()
+        self.patients = Ids()
+        self.named = True
+        """Whether every sample names its patient."""
+        self.images = False
+        """Whether any sample offers an image."""
+        self._digests = bytearray()
+        self._fingerprint = ""
+        for sample in samples:
+            self.add(sample)
+
+    def add(self, sample: Sample) -> bool:
+        """Take note of a sample; False where there was one of this id."""
+        if not self.ids.add(sample.sample_id):
+            return False
+        if sample.patient_id is None:
+            self.named = False
+        else:
+            self.patients.add(sample.patient_id)
+        self.images = self.images or bool(sample.images)
+        parts = [sample.sample_id, sample.target, sample.key_image or ""]
+        parts += [image.image_id for image in sample.images]
+        parts += [f"{name}={text}" for name, text in sorted(sample.sections.items())]
+        parts += [sample.question or "", *sample.options]
+        if sample.question is not None:
+            parts.append(types_of(sample.subgroups))
+        self._digests += hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).digest()
+        return True
+
+    def fingerprint(self) -> str:
+        """See `SampleSet.fingerprint`; nothing is added afterwards."""
+        if not self._fingerprint:
+            digest, size = hashlib.sha256(), hashlib.sha256().digest_size
+            for place in sorted(range(len(self.ids)), key=self.ids.at):
+                digest.update(self._digests[place * size : (place + 1) * size])
+            self._fingerprint, self._digests = digest.hexdigest()[:16], bytearray()
+        return self._fingerprint
+
+
+@dataclass(frozen=True)
 class SampleSet:
     """The samples of a task in data-set order, and what was left out. `studies` counts what the data set yielded."""
 
     samples: Sequence[Sample]
     studies: int
     excluded: Mapping[str, int] = field(default_factory=dict)
+    walk: _Walk | None = field(default=None, repr=False, compare=False)
+    """Of exactly these samples, where it was made with them."""
+    stored: Path | None = None
+    """The file of a run folder that they were taken from, where they were."""
+
+    @cached_property
+    def _walked(self) -> _Walk:
+        return self.walk if self.walk is not None else _Walk(self.samples)
+
+    @property
+    def ids(self) -> Ids:
+        """Ids of the samples, in their order."""
+        return self._walked.ids
 
     @property
     def clusters(self) -> int:
         """Number of patients, or of studies where patients are not known."""
-        return len(set(clusters_of(self.samples)))
+        return len(self._walked.patients) if self.has_patients else len(set(clusters_of(self.samples)))
+
+    @property
+    def has_patients(self) -> bool:
+        """See `has_patients`."""
+        return bool(self.samples) and self._walked.named
+
+    @property
+    def images(self) -> bool:
+        """Whether any sample offers an image."""
+        return self._walked.images
 
     @property
     def fingerprint(self) -> str:
         """16 hex digits over ids, targets, offered sections and image ids: equal wherever the same data are read."""
-        digest = hashlib.sha256()
-        ids = [sample.sample_id for sample in self.samples]
-        for place in sorted(range(len(ids)), key=ids.__getitem__):
-            sample = self.samples[place]
-            parts = [sample.sample_id, sample.target, sample.key_image or ""]
-            parts += [image.image_id for image in sample.images]
-            parts += [f"{name}={text}" for name, text in sorted(sample.sections.items())]
-            parts += [sample.question or "", *sample.options]
-            digest.update(hashlib.sha256("\0".join(parts).encode()).digest())
-        return digest.hexdigest()[:16]
+        return self._walked.fingerprint()
 
 
 def clusters_of(samples: Sequence[Sample]) -> list[str]:
@@ -58,14 +119,22 @@ def clusters_of(samples: Sequence[Sample]) -> list[str]:
 
     Images, questions and variants of one study are not independent of each other, whoever the patient is.
     """
-    if has_patients(samples):
-        return [intern(sample.patient_id or "") for sample in samples]
-    return [intern(sample.study_id) for sample in samples]
+    patients: list[str] = []
+    for sample in samples:
+        if sample.patient_id is None:
+            return [intern(sample.study_id) for sample in samples]
+        patients.append(intern(sample.patient_id))
+    return patients
 
 
 def has_patients(samples: Sequence[Sample]) -> bool:
-    """Whether the patient of every sample is known."""
+    """Whether the patient of every sample is known, or what stands for it (`ClusterUnit`)."""
     return bool(samples) and all(sample.patient_id is not None for sample in samples)
+
+
+def cluster_unit(samples: Sequence[Sample], named: ClusterUnit) -> ClusterUnit:
+    """What the clusters are: what the data set's `patient_id` is `named`; samples where any sample has none."""
+    return named if has_patients(samples) else "sample"
 
 
 def age_band(age: float | None) -> str:
@@ -187,6 +256,14 @@ def _varied(spec: TaskSpec, sample: Sample) -> Iterator[Sample]:
     yield from (vary(sample, name) for name in spec.variants)
 
 
+def _grouped(spec: TaskSpec, study: Study, sample: Sample) -> Sample:
+    """The sample in the groups that the task names."""
+    if spec.groups is None:
+        return sample
+    groups = regrouped(spec.groups, sample.subgroups, study.demographics.age, sample.target)
+    return replace(sample, subgroups=groups)
+
+
 def make_samples(spec: TaskSpec, studies: Iterable[Study]) -> SampleSet:
     """Apply a task's rules to studies.
 
@@ -194,8 +271,7 @@ def make_samples(spec: TaskSpec, studies: Iterable[Study]) -> SampleSet:
         CxrbenchError: two samples share an id, which would make pairing and resume ambiguous.
     """
     excluded: Counter[str] = Counter()
-    samples = growing()
-    seen: set[str] = set()
+    gathered = Gathered()
     total = 0
     for study in studies:
         total += 1
@@ -210,15 +286,40 @@ def make_samples(spec: TaskSpec, studies: Iterable[Study]) -> SampleSet:
             if spec.form in KEPT_APART and not sample.images:
                 excluded["no image of the views the task asks for"] += 1
                 continue
-            if sample.sample_id in seen:
-                raise CxrbenchError(
-                    "two studies of the data set share one id" if spec.unit == "study" else "two images share one id",
-                    where=f"data set {spec.dataset.name}, sample number {len(samples) + 1}",
-                    fix=f"cxrbench data check {spec.dataset.name}",
-                )
-            seen.add(sample.sample_id)
-            samples.extend(each for side in _sides(spec, sample) for each in _varied(spec, side))
-    return SampleSet(samples.finish(), total, dict(excluded))
+            for side in _sides(spec, _grouped(spec, study, sample)):
+                for each in _varied(spec, side):
+                    if not gathered.add(each):
+                        raise _same_id(spec, len(gathered) + 1)
+    return gathered.finish(total, dict(excluded))
+
+
+def _same_id(spec: TaskSpec, number: int) -> CxrbenchError:
+    return CxrbenchError(
+        "two studies of the data set share one id" if spec.unit == "study" else "two images share one id",
+        where=f"data set {spec.dataset.name}, sample number {number}",
+        fix=f"cxrbench data check {spec.dataset.name}",
+    )
+
+
+class Gathered:
+    """Samples of a set as they come."""
+
+    def __init__(self) -> None:
+        self._samples, self._walk = growing(), _Walk()
+
+    def add(self, sample: Sample) -> bool:
+        """Add a sample; False where there is one of this id."""
+        if not self._walk.add(sample):
+            return False
+        self._samples.append(sample)
+        return True
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def finish(self, studies: int, excluded: Mapping[str, int], stored: Path | None = None) -> SampleSet:
+        """The set; see there."""
+        return SampleSet(self._samples.finish(), studies, excluded, self._walk, stored)
 
 
 def growing() -> Growing[Sample]:
@@ -229,7 +330,7 @@ def growing() -> Growing[Sample]:
 def _pack(sample: Sample) -> tuple[Any, ...]:
     return (
         sample.sample_id, sample.study_id, sample.patient_id, sample.target,
-        tuple((image.image_id, image.path, image.view) for image in sample.images), sample.key_image,
+        tuple([(image.image_id, image.path, image.view) for image in sample.images]), sample.key_image,
         dict(sample.sections), sample.question, tuple(sample.options), dict(sample.subgroups),
         {source: dict(labels) for source, labels in sample.labels.items()},
     )  # fmt: skip
@@ -237,8 +338,7 @@ def _pack(sample: Sample) -> tuple[Any, ...]:
 
 def _unpack(kept: tuple[Any, ...]) -> Sample:
     sample_id, study_id, patient_id, target, images, *rest = kept
-    # One string for one id, wherever it is kept: there are many sets of ids.
-    return Sample(intern(sample_id), study_id, patient_id, target, tuple(Image(*each) for each in images), *rest)
+    return Sample(sample_id, study_id, patient_id, target, tuple([Image(*each) for each in images]), *rest)
 
 
 def mark_repeats(samples: Sequence[Sample], train_targets: Iterable[str] | None) -> Sequence[Sample]:
@@ -264,13 +364,13 @@ def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def take(samples: Sequence[Sample], limit: int | None) -> frozenset[str]:
+def take(samples: Sequence[Sample], limit: int | None) -> Set[str]:
     """Ids of the samples a limit keeps: whole patients first, in the order of their hash, so that limits nest."""
     if limit is None or limit >= len(samples):
-        return frozenset(sample.sample_id for sample in samples)
+        return Ids(sample.sample_id for sample in samples)
 
     order = sorted(
         (hashlib.sha256(cluster.encode()).hexdigest(), sample.sample_id)
         for cluster, sample in zip(clusters_of(samples), samples, strict=True)
     )
-    return frozenset(sample_id for _, sample_id in order[:limit])
+    return Ids(sample_id for _, sample_id in order[:limit])

@@ -11,13 +11,14 @@ from typing import Any, ClassVar
 
 from cxrbench.data.base import Slice
 from cxrbench.data.questions import Images, Questions, open_or_closed, text_of
-from cxrbench.types import Question, Study
+from cxrbench.types import ClusterUnit, Question, Study
 
 
 class VqaRad(Questions):
     """See `cxrbench.data.questions.Questions`."""
 
     name = "vqa-rad"
+    clusters: ClassVar[ClusterUnit] = "case"
     about = "VQA_RAD Dataset Public.json"
     citation = "Lau et al., A dataset of clinically generated visual questions and answers, Sci Data 5:180251, 2018."
     licence = "CC0 1.0"

@@ -38,20 +38,25 @@ def _asked(pairs: Pairs, at: int) -> tuple[int, int] | None:
 
 
 class Choice(Metric):
-    """Columns: count, right by mean and by sum of the option's token log-probabilities. Ties go to the first option."""
+    """Columns: count, right by mean and by sum of the option's token log-probabilities, one over the number of options.
+
+    Ties go to the first option. `chance` is what guessing reaches on the average.
+    """
 
     name = "choice"
+    version = 2
     form = "choices"
     presets: ClassVar[Mapping[str, str]] = {"likelihood": "log-probability of each option after the question"}
     default_preset = "likelihood"
     values: ClassVar[Mapping[str, Value]] = {
         "accuracy": Value(True, (0.0, 1.0), primary=True),
         "accuracy_sum": Value(True, (0.0, 1.0)),
+        "chance": Value(None, (0.0, 1.0), interval=False),
     }
     citation = CITATION
 
     def statistics(self, pairs: Pairs, features: Mapping[FeatureRequest, Any], context: Context) -> Statistics:
-        rows = np.zeros((len(pairs), 1, 3))
+        rows = np.zeros((len(pairs), 1, 4))
         status = np.full((len(pairs), 1), SCORED, np.uint8)
         reasons = [""] * len(pairs)
         for at, (scores, tokens) in enumerate(pairs.choices):
@@ -62,17 +67,22 @@ class Choice(Metric):
                 status[at], reasons[at] = FAILED, f"the model scored {len(scores)} options of {told[1]}"
             else:
                 total, mean = np.array(scores), np.array(scores) / np.array(tokens)
-                rows[at, 0] = (1, mean.argmax() == told[0], total.argmax() == told[0])
+                rows[at, 0] = (1, mean.argmax() == told[0], total.argmax() == told[0], 1 / told[1])
         return Statistics(rows, status, tuple(reasons))
 
     def value(self, sums: Floats) -> dict[str, Floats]:
-        return {"accuracy": ratio(sums[..., 1], sums[..., 0]), "accuracy_sum": ratio(sums[..., 2], sums[..., 0])}
+        names = ("accuracy", "accuracy_sum", "chance")
+        return {name: ratio(sums[..., at], sums[..., 0]) for at, name in enumerate(names, 1)}
 
 
 class ChoiceLetter(Metric):
-    """Columns: count, points, unread answers. The first capital letter in brackets is what the model chose."""
+    """Columns: count, points, unread answers, one over the number of options.
+
+    The first capital letter in brackets is what the model chose. `chance` is what guessing reaches on the average.
+    """
 
     name = "choice-letter"
+    version = 2
     presets: ClassVar[Mapping[str, str]] = {
         "strict": "an answer without a letter in brackets is wrong",
         "chexbench": "such an answer is worth a guess, 1 over the number of options; the authors' script draws one",
@@ -81,11 +91,12 @@ class ChoiceLetter(Metric):
     values: ClassVar[Mapping[str, Value]] = {
         "accuracy": Value(True, (0.0, 1.0), primary=True),
         "unread": Value(False, (0.0, 1.0)),
+        "chance": Value(None, (0.0, 1.0), interval=False),
     }
     citation = CITATION
 
     def statistics(self, pairs: Pairs, features: Mapping[FeatureRequest, Any], context: Context) -> Statistics:
-        rows = np.zeros((len(pairs), 1, 3))
+        rows = np.zeros((len(pairs), 1, 4))
         status = np.full((len(pairs), 1), SCORED, np.uint8)
         reasons = [""] * len(pairs)
         for at, said in enumerate(pairs.predictions):
@@ -96,8 +107,9 @@ class ChoiceLetter(Metric):
             letter = LETTER.search(said)
             guess = 1 / told[1] if self.preset == "chexbench" else 0.0
             points = guess if letter is None else float(ord(letter[1]) - ord("A") == told[0])
-            rows[at, 0] = (1, points, letter is None)
+            rows[at, 0] = (1, points, letter is None, 1 / told[1])
         return Statistics(rows, status, tuple(reasons))
 
     def value(self, sums: Floats) -> dict[str, Floats]:
-        return {"accuracy": ratio(sums[..., 1], sums[..., 0]), "unread": ratio(sums[..., 2], sums[..., 0])}
+        names = ("accuracy", "unread", "chance")
+        return {name: ratio(sums[..., at], sums[..., 0]) for at, name in enumerate(names, 1)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,8 @@ class ModelOptions:
     `read_image` gives grey pixels, uint8 (H, W), by path, or raises `ImageFailure`; by default `images.read_grey`.
     `access` of the data and `trusted_endpoints` of the settings are for engines that send data to a server.
     `places` are the folders that `cxrbench models add` remembered for this model: `path`, `base`, `clip`.
-    `asks` are the kinds of request that the task will make.
+    `asks` are the kinds of request that the task will make; `images` is what the task means a model to look at that can
+    look at one or at several: the key image, or all that are offered.
     """
 
     argument: str = ""
@@ -64,6 +65,7 @@ class ModelOptions:
     trusted_endpoints: Mapping[str, str] = field(default_factory=dict)
     places: Mapping[str, Path] = field(default_factory=dict)
     asks: frozenset[RequestKind] = frozenset({"generate"})
+    images: Literal["key", "all"] = "key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,10 @@ class Model(Protocol):
 
     @property
     def consumes(self) -> frozenset[str]:
-        """What of a sample it can use: "image" (the key image), "images" (all), section names, "question"."""
+        """What of a sample it can use: "image" (the key image), "images" (all), section names, "question", "options".
+
+        "options" without "question": it weighs options that are statements, each as something it might have written.
+        """
 
     @property
     def needs_pool(self) -> bool:

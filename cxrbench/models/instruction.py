@@ -44,7 +44,7 @@ class Instruction:
     settings: ClassVar[Mapping[str, str]] = {
         "prompt": "the instruction; {indication} and other section names are filled in",
         "target": "which built-in instruction: findings, impression or report",
-        "images": "key (one image, the default) or all",
+        "images": "key (one image) or all; as the task says by default",
     }
 
     target: str = "findings"
@@ -53,15 +53,15 @@ class Instruction:
     fields: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, extra: Mapping[str, str]) -> Instruction:
-        """Read the `--set` keys named in `settings`.
+    def of(cls, extra: Mapping[str, str], images: str = "key") -> Instruction:
+        """Read the `--set` keys named in `settings`; `images` is what counts where that key is not set.
 
         Raises:
             CxrbenchError: a value that is not known, a prompt with an unknown section or a stray brace.
         """
         prompt = extra.get("prompt")
-        images = _choice(extra, "images", ("key", "all"))
-        return cls(_choice(extra, "target", tuple(PROMPTS)), prompt, images, _fields(prompt))
+        used = _choice({"images": images, **extra}, "images", ("key", "all"))
+        return cls(_choice(extra, "target", tuple(PROMPTS)), prompt, used, _fields(prompt))
 
     @property
     def text(self) -> str:

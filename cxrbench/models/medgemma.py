@@ -126,7 +126,7 @@ class MedGemma(HuggingFace):
         self.dummy = True
         self.config = configuration(self.size)
         self.instruction = Instruction.of(
-            {key: value for key, value in options.extra.items() if key in Instruction.settings}
+            {key: value for key, value in options.extra.items() if key in Instruction.settings}, options.images
         )
         self._lock = threading.Lock()
         self._processing = None

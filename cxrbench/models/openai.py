@@ -48,7 +48,7 @@ class OpenAI:
             raise CxrbenchError(
                 "a model behind a server has no weights here", where="--load-format", fix="leave it out"
             )
-        self.instruction = Instruction.of(options.extra)
+        self.instruction = Instruction.of(options.extra, options.images)
 
     @property
     def card(self) -> ModelCard:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cxrbench.atomic import write_atomic
 from cxrbench.errors import CxrbenchError
-from cxrbench.types import Access
+from cxrbench.types import CLUSTERS, Access, ClusterUnit
 
 FORMAT = 1
 WHAT: Literal["cxrbench leaderboard summary"] = "cxrbench leaderboard summary"
@@ -75,7 +75,7 @@ class Run(_Part):
     n: int
     n_expected: int
     clusters: int
-    cluster_unit: Literal["patient", "sample"]
+    cluster_unit: ClusterUnit
     unfinished: tuple[str, ...] = ()
     outcomes: dict[str, int]
     truncated_share: float | None
@@ -135,8 +135,9 @@ def suppress(summary: Summary) -> Summary:
     """
     for run in summary.runs:
         if summary.task.access == "credentialed" and run.clusters < FEW:
+            who = f"{run.clusters} {CLUSTERS[run.cluster_unit]}"
             raise CxrbenchError(
-                f"a run of credentialed data on {run.clusters} {run.cluster_unit}s is not published (fewer than {FEW})",
+                f"a run of credentialed data on {who} is not published (fewer than {FEW})",
                 where=f"{summary.task.name}, {run.model}",
                 fix="--private, for a file that stays with the data",
             )

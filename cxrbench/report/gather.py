@@ -12,7 +12,6 @@ from typing import Any
 
 from cxrbench import __version__
 from cxrbench.compare import SHARED, compare_pair, pair_runs
-from cxrbench.compare_groups import gap_table, groups_of
 from cxrbench.data.samples import UNKNOWN, clusters_of
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.metrics.base import comparable
@@ -20,6 +19,7 @@ from cxrbench.report.aggregate import Cell, Group, Paired, Run, Summary, Task, T
 from cxrbench.scores import is_dummy, load_scores, read_summary
 from cxrbench.stats import Table, bootstrap
 from cxrbench.store import RunFolder, differences, identity_hash
+from cxrbench.subgroups import gap_table, groups_of
 from cxrbench.summary import Confidence, number, unanswered
 from cxrbench.tables import read_samples
 from cxrbench.types import Manifest
@@ -137,7 +137,7 @@ def _entry(run: RunFolder, manifest: Manifest, confidence: Confidence) -> Run:
         unfinished=tuple(unanswered(summary)),
         outcomes=summary["outcomes"],
         truncated_share=summary["truncated_share"],
-        distinct=summary["distinct"],
+        distinct={} if summary.get("kind") == "choice" else summary["distinct"],  # options say nothing of a model
         values=_cells(summary),
         not_scored={key: why["reason"] for key, why in summary["not_scored"].items()},
         slices=_slices(run, summary, confidence),

@@ -12,6 +12,8 @@ from cxrbench.report import page
 from cxrbench.report.aggregate import FEW, Cell, Group
 from cxrbench.report.leaderboard import Board, ColumnAbout, Entry, TaskBoard, visible
 from cxrbench.report.published import Published
+from cxrbench.spec import QUESTIONS
+from cxrbench.types import CLUSTERS
 
 _SIGNS = 4
 """Significant digits of charts and tests in the page; values and intervals are unrounded."""
@@ -70,6 +72,7 @@ def _task_view(board: Board, task: TaskBoard, at: int) -> dict[str, Any]:
     """What the template needs of one task."""
     about = task.summaries[0].task if task.summaries else None
     inputs = sorted({_inputs(entry) for entry in task.entries})
+    rows = [_row(task, entry) for entry in task.entries]
     return {
         "at": at,
         "name": task.part.task,
@@ -77,7 +80,8 @@ def _task_view(board: Board, task: TaskBoard, at: int) -> dict[str, Any]:
         "about": about,
         "facts": _facts(task),
         "columns": [_column_view(column) for column in task.columns],
-        "rows": [_row(task, entry) for entry in task.entries],
+        "rows": rows,
+        "empty": [name for name in ("truncated", "distinct") if all(row[name] is None for row in rows)],
         "inputs": inputs,
         "mixed": len(inputs) > 1,
         "ranking": _ranking(board, task),
@@ -87,6 +91,7 @@ def _task_view(board: Board, task: TaskBoard, at: int) -> dict[str, Any]:
         "notes": _notes(task),
         "measured": bool(task.entries),
         "timed": any("reports_per_s" in entry.run.speed for entry in task.entries),
+        "written": _written(task),
     }
 
 
@@ -101,14 +106,13 @@ def _facts(task: TaskBoard) -> list[tuple[str, str]]:
     ]
     if run is not None:
         level = f"{run.ci_level:.0%} " if run.ci_level else ""
-        facts.append(("samples", f"{run.n_expected} of {run.clusters} {run.cluster_unit}s"))
+        facts.append(("samples", f"{run.n_expected} of {run.clusters} {CLUSTERS[run.cluster_unit]}"))
         facts.append(("intervals", f"{level}{run.ci_method}"))
     exchanges = sorted({each.exchanges for each in task.summaries if each.pairs})
     if exchanges:
         counted = ", ".join(f"{count:,}" for count in exchanges)
-        facts.append(
-            ("tests", f"paired randomisation of whole {run.cluster_unit if run else 'patient'}s, {counted} exchanges")
-        )
+        whole = CLUSTERS[run.cluster_unit if run is not None else "patient"]
+        facts.append(("tests", f"paired randomisation of whole {whole}, {counted} exchanges"))
     return [*facts, ("cite", about.citation)]
 
 
@@ -147,6 +151,12 @@ def _column_view(column: ColumnAbout) -> dict[str, Any]:
         "signature": visible(column.signature, WHOLE),
         "mixed": column.mixed,
     }
+
+
+def _written(task: TaskBoard) -> str:
+    """What the models of a task write."""
+    kind = task.summaries[0].task.kind if task.summaries else ""
+    return "answers" if kind in QUESTIONS else "reports"
 
 
 def _row(task: TaskBoard, entry: Entry) -> dict[str, Any]:
@@ -279,6 +289,9 @@ def _task_data(task: TaskBoard) -> dict[str, Any]:
         "baseline": next((i for i, entry in enumerate(task.entries) if entry.label == task.part.baseline), 0),
         "labels": _labels(task),
         "slices": _slices(task, keys),
+        "by": [visible(name) for name in _sliced(task)],
+        "written": _written(task),
+        "clusters": CLUSTERS[task.entries[0].run.cluster_unit if task.entries else "patient"],
         "reported": [
             {
                 "table": table.name,
@@ -363,12 +376,16 @@ def _short_value(cell: Cell | None) -> float | None:
     return short(cell.value) if cell is not None else None
 
 
+def _sliced(task: TaskBoard) -> list[str]:
+    """The columns of subgroups, in the task's order."""
+    return list(dict.fromkeys(name for entry in task.entries for name in entry.run.slices))
+
+
 def _slices(task: TaskBoard, keys: Sequence[str]) -> dict[str, Any]:
     """Slice -> groups, and per run and group [n, patients, {column: [value, low, high, gap, low, high]}]."""
-    names = sorted({name for entry in task.entries for name in entry.run.slices})
     at = {key: str(i) for i, key in enumerate(keys)}
     out: dict[str, Any] = {}
-    for name in names:
+    for name in _sliced(task):
         groups = sorted({group for entry in task.entries for group in entry.run.slices.get(name, {})})
         rows = [
             [_group_data(entry.run.slices.get(name, {}).get(group), at) for group in groups] for entry in task.entries

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cxrbench import __version__
 from cxrbench.atomic import write_atomic
-from cxrbench.data.samples import has_patients
+from cxrbench.data.samples import cluster_unit
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.hashed_ids import reference_key
 from cxrbench.report import page
@@ -223,7 +223,7 @@ def _key(laid: Laid, name: str, asked: Asked, systems: Sequence[str], plan: Sequ
         "cxrbench": __version__,
         "task": str(laid.task["name"]),
         "access": laid.access,
-        "cluster_unit": "patient" if has_patients(laid.samples) else "sample",
+        "cluster_unit": cluster_unit(laid.samples, laid.sides[0].run.manifest().cluster_unit),
         "parts": list(asked.parts),
         "reference": asked.reference,
         "seed": asked.seed,

@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.reading import read_regular
 from cxrbench.report.reader_study import Part, Reference
 from cxrbench.report.reader_study_terms import ERRORS, SCALES
-from cxrbench.types import Access
+from cxrbench.types import Access, ClusterUnit
 
 LARGE = 50_000_000
 Count = Annotated[int, Field(ge=0, le=99)]
@@ -47,7 +48,7 @@ class Key(_File):
     cxrbench: str
     task: str
     access: Access
-    cluster_unit: Literal["patient", "sample"]
+    cluster_unit: ClusterUnit
     parts: tuple[Part, ...]
     reference: Reference
     seed: int
@@ -136,9 +137,7 @@ def _check(name: str, answer: Answer, key: Key, file: Path) -> None:
 def _read(file: Path, kind: type[_Read], what: str) -> _Read:
     """A JSON file of a known form; messages name the place and repeat nothing of the content."""
     try:
-        if file.stat().st_size > LARGE:
-            raise CxrbenchError(f"the file is too large for {what}", where=str(file))
-        body: Any = json.loads(file.read_text(encoding="utf-8"))
+        body: Any = json.loads(read_regular(file, LARGE).decode("utf-8"))
         return kind.model_validate(body)
     except OSError as error:
         raise CxrbenchError(f"{what} cannot be read: {error.strerror}", where=str(file), code=Exit.USAGE) from error

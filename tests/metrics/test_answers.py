@@ -112,8 +112,8 @@ def test_another_number_of_options_is_a_failure():
 )
 def test_letters_in_brackets_are_read(said, strict, guessed, unread):
     made = Pairs(["a"], [said], ["y"], [{"choice": {"answer": 1.0, "options": 4.0}}])
-    assert values(ChoiceLetter(), made)[0] == {"accuracy": strict, "unread": unread}
-    assert values(ChoiceLetter("chexbench"), made)[0] == {"accuracy": guessed, "unread": unread}
+    assert values(ChoiceLetter(), made)[0] == {"accuracy": strict, "unread": unread, "chance": 0.25}
+    assert values(ChoiceLetter("chexbench"), made)[0] == {"accuracy": guessed, "unread": unread, "chance": 0.25}
 
 
 VIEWS = """\

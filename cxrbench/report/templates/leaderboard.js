@@ -190,7 +190,7 @@
     const option = (text, value) => make("option", { value }, text);
     task.columns.forEach((column, i) => number.append(option(column.key, i)));
     task.runs.forEach((run, i) => against.append(option(run.model, i)));
-    Object.keys(task.slices).forEach(name => slice.append(option(name, name)));
+    task.by.forEach(name => slice.append(option(name, name)));
     against.value = String(task.baseline);
     slice.parentElement.hidden = !slice.options.length;
     const view = name => {
@@ -240,10 +240,10 @@
           .filter(point => better * point.y > best && (best = better * point.y, true));
       };
       const onFront = new Set(machines.flatMap(front));
-      caption.textContent = `${column.key} (${arrow(column)}) against reports per second, speeds as docs/speed.md defines them. ` +
+      caption.textContent = `${column.key} (${arrow(column)}) against ${task.written} per second, speeds as docs/speed.md defines them. ` +
         "A line joins the runs that no other run of the same machine and engine beats in both. " +
         machines.map((machine, k) => `${SYMBOLS[k % SYMBOLS.length]}: ${machine || "machine not recorded"}`).join("; ") + ".";
-      table(place, ["run", column.key, "reports/s", "tokens/s", "latency p50", "unbeaten", "machine"], points.slice().sort((a, b) => b.x - a.x)
+      table(place, ["run", column.key, `${task.written}/s`, "tokens/s", "latency p50", "unbeaten", "machine"], points.slice().sort((a, b) => b.x - a.x)
         .map(point => [point.run.model, figure(point.y), figure(point.x), figure(point.run.speed.tokens_per_s), known(point.run.speed.latency_p50) ? `${figure(point.run.speed.latency_p50)} s` : "–", onFront.has(point) ? "yes" : "", point.run.machine]));
       if (!charted) return;
       chart.setAttribute("role", "img");
@@ -257,9 +257,9 @@
         return [{ type: "scatter", mode: "lines", x: line.map(p => p.x), y: line.map(p => p.y), line: { color: COLOURS[k % COLOURS.length], dash: "dot" }, hoverinfo: "skip" },
           { type: "scatter", mode: points.length > 15 ? "markers" : "markers+text", x: mine.map(p => p.x), y: mine.map(p => p.y), text: mine.map(p => literal(p.run.model)), textposition: mine.map(beside), cliponaxis: false,
             error_y: { type: "data", symmetric: false, array: mine.map(p => known(p.high) ? p.high - p.y : 0), arrayminus: mine.map(p => known(p.low) ? p.y - p.low : 0), color: style("--soft"), thickness: 1.2 },
-            marker: { size: 10, symbol: SYMBOLS[k % SYMBOLS.length], color: COLOURS[k % COLOURS.length] }, hovertemplate: "%{text}: %{y:.4f}, %{x:.3g} reports/s<extra></extra>" }];
+            marker: { size: 10, symbol: SYMBOLS[k % SYMBOLS.length], color: COLOURS[k % COLOURS.length] }, hovertemplate: "%{text}: %{y:.4f}, %{x:.3g} " + task.written + "/s<extra></extra>" }];
       });
-      plot(chart, traces, layout(380, { xaxis: axis({ type: "log", title: { text: "reports per second" }, dtick: "D1", range: [Math.min(...xs) - spare, Math.max(...xs) + spare] }), yaxis: axis({ title: { text: literal(column.key) } }) }));
+      plot(chart, traces, layout(380, { xaxis: axis({ type: "log", title: { text: `${task.written} per second` }, dtick: "D1", range: [Math.min(...xs) - spare, Math.max(...xs) + spare] }), yaxis: axis({ title: { text: literal(column.key) } }) }));
     };
 
     const labels = () => {
@@ -276,9 +276,9 @@
       const body = task.slices[slice.value], i = number.value, column = task.columns[Number(i)];
       node.hidden = !body || !body.rows.some(row => row.some(cell => cell && cell[2][i]));
       if (node.hidden) return;
-      caption.textContent = `${column.key} by ${slice.value}: value, and below it the gap, the group minus all other samples. ` +
+      caption.textContent = `${column.key} by ${slice.value}: value, its interval, and the gap, the group minus all other samples. ` +
         "Bold with a triangle: the gap's interval leaves out 0. Intervals are not corrected for how many there are: for orientation. " +
-        `Spread: largest minus smallest value. “hidden”: fewer than ${data.few} patients, or needed to hide such a group.`;
+        `Spread: largest minus smallest value. “hidden”: fewer than ${data.few} ${task.clusters}, or needed to hide such a group.`;
       const sizes = body.groups.map((name, g) => {
         const cell = body.rows.map(row => row[g]).find(Boolean);
         return cell ? `${name} (${cell[0]})` : name;
@@ -291,7 +291,8 @@
           const [value, low, high, gap, from, to] = found;
           if (known(value)) values.push(value);
           const sure = known(from) && known(to) && (from > 0 || to < 0);
-          const node = make("td", { class: "number", title: `${cell[0]} samples, ${cell[1]} patients; ${between(low, high)}` }, figure(value));
+          const node = make("td", { class: "number", title: `${cell[0]} samples, ${cell[1]} ${task.clusters}; ${between(low, high)}` }, figure(value));
+          if (known(low)) node.append(make("span", { class: "gap" }, between(low, high)));
           if (known(gap)) node.append(make("span", { class: sure ? "gap sure" : "gap", title: `gap ${between(from, to, signed)}` }, `${sure ? (gap > 0 ? "▲ " : "▼ ") : ""}${signed(gap)}`));
           return node;
         });
