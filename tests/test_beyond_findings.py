@@ -114,10 +114,12 @@ def test_a_killed_run_equals_one_that_was_not(cli, tmp_path):
             )
 
 
-def test_a_part_of_the_gallery_is_not_scored(cli, tmp_path):
-    code, out, _err = run(cli, tmp_path, RETRIEVAL, "random-embedding", "--limit", 6)
-    assert code == 3
-    assert "was to embed 6 of its 24 samples" in plain(out)
+def test_a_part_of_the_gallery_is_refused_before_anything_is_embedded(cli, tmp_path):
+    code, _out, err = run(cli, tmp_path, RETRIEVAL, "random-embedding", "--limit", 6)
+    assert code == 2
+    assert "a rank is one in the full gallery of its 24 samples" in err
+    assert not (tmp_path / "out").exists()
+    assert run(cli, tmp_path, RETRIEVAL, "random-embedding", "--limit", 24)[0] == 0
 
 
 @pytest.mark.parametrize("model", ["random-image", "mean-image", "nearest-text"])

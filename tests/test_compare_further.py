@@ -1,17 +1,21 @@
 """Subgroups, samples that moved and suites of tasks, on small real runs; each number is made a second way."""
 
 import json
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 
 from cxrbench.compare import pair_runs
-from cxrbench.compare_groups import compare_groups, gap_table, groups_of
+from cxrbench.compare_groups import compare_groups
 from cxrbench.compare_moved import moved
 from cxrbench.errors import CxrbenchError
 from cxrbench.scoring import make_metric
 from cxrbench.stats import Table, point
 from cxrbench.store import RunFolder
+from cxrbench.subgroups import gap_table, groups_of
 from cxrbench.summary import Confidence
 from cxrbench.tables import read_samples
 from cxrbench.types import Sample
@@ -22,13 +26,24 @@ FEW = Confidence(replicates=200)
 
 
 def make(cli, folder, *, access="open"):
-    """Runs `one` (random reports) and `two` (nearest image) of 40 studies."""
-    task = write_small(folder, test=40, access=access)
-    task.write_text(task.read_text().replace("required: [", "required: [label-f1:phantom, "))
-    for name, model in (("one", "random-report"), ("two", "nearest-image")):
-        words = ("run", "--model", model, "--task", task, "--replicates", 0, "--out", folder / name)
-        assert cli(*words)[0] == 0
+    """Runs `one` (random reports) and `two` (nearest image) of 40 studies; made once and copied."""
+    names = ("small.yaml", "one", "two")
+    if access not in MADE:
+        MADE[access] = TemporaryDirectory(prefix="cxrbench-tests-")
+        place = Path(MADE[access].name)
+        task = write_small(place, test=40, access=access)
+        task.write_text(task.read_text().replace("required: [", "required: [label-f1:phantom, "))
+        for name, model in zip(names[1:], ("random-report", "nearest-image"), strict=True):
+            words = ("run", "--model", model, "--task", task, "--replicates", 0, "--out", place / name)
+            assert cli(*words)[0] == 0
+    place = Path(MADE[access].name)
+    shutil.copyfile(place / names[0], folder / names[0])
+    for name in names[1:]:
+        shutil.copytree(place / name, folder / name)
     return RunFolder(folder / "one"), RunFolder(folder / "two")
+
+
+MADE = {}
 
 
 @pytest.fixture

@@ -9,14 +9,21 @@ import pytest
 from cxrbench.metrics.base import SKIPPED
 from cxrbench.stats import Table, point
 from tests.commands import cli, small_run  # noqa: F401  (a fixture)
+from tests.small_task import write_small
+
+MADE = []
 
 
 @pytest.fixture
-def found(cli, tmp_path):
-    run, _ = small_run(cli, tmp_path)
+def found(cli, tmp_path_factory):
+    """A scored run and its groups; made once, the tests only read it."""
+    if MADE:
+        return MADE[0]
+    run, _ = small_run(cli, tmp_path_factory.mktemp("groups"))
     code, out, err = cli("groups", run, "--by", "sex,length", "--min-patients", 1, "--replicates", 200, "--json")
     assert code == 0, err
-    return run, json.loads(out)
+    MADE.append((run, json.loads(out)))
+    return MADE[0]
 
 
 def test_values_and_gaps_are_those_of_the_rows(found):
@@ -50,32 +57,9 @@ def test_a_hidden_cell_is_never_alone(cli, tmp_path, found):
     assert all(set(cells[name]) == {"hidden"} for name in hidden)
 
 
-def test_what_a_gap_and_a_total_tell_of_the_hidden_is_of_enough_patients():
-    """Two small cells hide each other by name only: the shown group and the total tell what both are together."""
-    from cxrbench.run_groups import _hidden
-
-    def masks(**sizes):
-        starts = np.cumsum([0, *sizes.values()])
-        places = np.arange(starts[-1])
-        return {
-            name: (places >= start) & (places < start + size)
-            for (name, size), start in zip(sizes.items(), starts[:-1], strict=True)
-        }
-
-    def hidden(fewest, **sizes):
-        groups = masks(**sizes)
-        return _hidden(groups, [str(n) for n in range(sum(sizes.values()))], fewest)
-
-    assert hidden(10, a=100, b=2, c=3) == {"a", "b", "c"}
-    assert hidden(10, a=100, b=6, c=7) == {"b", "c"}
-    assert hidden(10, a=100, b=50, c=4) == {"b", "c"}
-    assert hidden(10, a=100, b=50, c=0) == set()
-    assert hidden(10, a=100, b=50) == set()
-
-
-def test_a_cell_is_as_small_as_what_was_scored_in_it(cli, found):
+def test_a_cell_is_as_small_as_what_was_scored_in_it(found, monkeypatch):
     """Of a group of many patients a metric may have scored few."""
-    from cxrbench import run_groups
+    from cxrbench import group_values
     from cxrbench.scores import load_scores
     from cxrbench.stats import Table
     from cxrbench.store import RunFolder
@@ -89,13 +73,18 @@ def test_a_cell_is_as_small_as_what_was_scored_in_it(cli, found):
     assert Table(few.rows(), few.metric).scored.sum() == 6
     groups = {"all": np.ones(n, bool)}
     patients = [str(number) for number in range(n)]
-    cells = run_groups._values(few, groups, 10, patients, Confidence(replicates=0), None)["rouge_l"]["groups"]
-    assert cells == {"all": {"hidden": True}}
+    monkeypatch.setattr(group_values, "clusters_of", lambda samples: patients)
+
+    def cells(scored, groups):
+        found = group_values.group_values([], [scored], {"c": groups}, Confidence(replicates=0))
+        return found["c"]["rouge-l:raw"]["rouge_l"]["groups"]
+
+    assert cells(few, groups) == {"all": {"hidden": True}}
     # All but five: the group may be shown, what it is held against may not.
     groups = {"most": np.arange(n) >= 5}
-    cells = run_groups._values(scored, groups, 10, patients, Confidence(replicates=0), None)["rouge_l"]["groups"]
-    assert cells["most"]["n"] == n - 5
-    assert cells["most"]["gap"] is None
+    most = cells(scored, groups)["most"]
+    assert most["n"] == n - 5
+    assert most["gap"] is None
 
 
 def test_it_reads_well_and_says_what_a_gap_is(cli, found, monkeypatch):
@@ -108,12 +97,81 @@ def test_it_reads_well_and_says_what_a_gap_is(cli, found, monkeypatch):
     assert "minus the group no" in out
 
 
+def test_hidden_groups_make_no_table(cli, found, monkeypatch):
+    """One line names what has no group to show; a table of hidden cells says nothing."""
+    monkeypatch.setenv("COLUMNS", "100")
+    code, out, err = cli("groups", found[0], "--by", "sex", "--min-patients", 100, "--replicates", 0)
+    assert code == 0, err
+    assert "by sex, no group to show: bleu:raw bleu_4" in out
+    assert "patients  value" not in out
+    assert "hidden: fewer than 100 patients" in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_quality_by_verbosity(cli, found):
+    """Bands of words written per word of the reference; the ratio in a band is within it."""
+    code, out, err = cli("groups", found[0], "--by", "verbosity", "--min-patients", 1, "--replicates", 0, "--json")
+    assert code == 0, err
+    by_metric = json.loads(out)["groups"]["verbosity"]
+    ratios = by_metric["length:words"]["ratio"]["groups"]
+    assert sum(cell["n"] for cell in ratios.values()) == 24
+    ends = {"under 0.5": (0, 0.5), "0.5 to 0.8": (0.5, 0.8), "0.8 to 1.25": (0.8, 1.25), "1.25 to 2": (1.25, 2)}
+    ends |= {"2 and over": (2, 1e9)}
+    assert len(ratios) > 1
+    assert list(ratios) == [name for name in ends if name in ratios]
+    for name, cell in ratios.items():
+        assert ends[name][0] <= cell["value"] <= ends[name][1]
+    assert {name: cell["n"] for name, cell in by_metric["bleu:raw"]["bleu_4"]["groups"].items()} == {
+        name: cell["n"] for name, cell in ratios.items()
+    }
+
+
+GROUPS = """groups:
+  by:
+    sex: {values: {female: [F], male: [M]}}
+    age: {cuts: [50]}
+    verbosity: {cuts: [1]}
+  against: {sex: male}
+"""
+
+
+def test_a_task_with_groups_tells_them_when_it_is_scored(cli, tmp_path, monkeypatch):
+    """`run` prints the gaps, summary.json and `groups` without --by have the same; an old run gets them by `run`."""
+    monkeypatch.setenv("COLUMNS", "100")
+    run, task = tmp_path / "runs" / "small", write_small(tmp_path, test=80)
+    words = ("run", "--model", "random-report", "--task", task, "--metrics", "bleu:raw,length", "--out", run)
+    code, out, err = cli(*words, "--replicates", 0)
+    assert code == 0, err
+    assert "groups" not in json.loads((run / "summary.json").read_text())
+    predictions = [file.read_bytes() for file in sorted(run.glob("predictions/*"))]
+    task.write_text(task.read_text().replace("citation:", GROUPS + "citation:"))
+    code, out, err = cli(*words, "--replicates", 200)
+    assert code == 0, err
+    assert [file.read_bytes() for file in sorted(run.glob("predictions/*"))] == predictions
+    assert max(map(len, out.splitlines())) <= 100
+    assert "bleu:raw bleu_4 ↑ by sex" in out
+    assert "gap = the group minus the group male (sex), all other samples" in out
+    kept = json.loads((run / "summary.json").read_text())["groups"]
+    code, out, err = cli("groups", run, "--replicates", 200, "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["groups"] == kept["groups"]
+    assert list(kept["groups"]) == ["sex", "age", "verbosity"]
+    cells = kept["groups"]["sex"]["length:words"]["ratio"]["groups"]
+    shown = [cell for cell in cells.values() if not cell["hidden"]]
+    assert len(shown) == 2
+    assert all(cell["clusters"] >= 10 for cell in shown)
+    assert cells["male"]["gap"] is None
+    assert cells["female"]["gap"] == pytest.approx(cells["female"]["value"] - cells["male"]["value"])
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (("--by", "colour"), "no column 'colour'"),
         (("--by", "sex", "--against", "X"), "no group 'X'"),
         (("--by", ","), "no column is named"),
+        ((), "the task groups by none"),
         (("--by", "sex", "--metrics", "blue"), "blue"),
         (("--by", "sex", "--replicates", "5"), "cannot carry an interval"),
     ],

@@ -30,7 +30,7 @@ stand in the run's notes). `primary`: the authors say so. `unverified`: hearsay;
 KEYS = """\
 ## Keys of a task file
 
-A file `NAME.yaml` anywhere is a task: `cxrbench run --task path/NAME.yaml`. A key that is not known, stands twice or has
+A file `NAME.yaml` anywhere is a task: `cxrbench run --model M --task path/NAME.yaml`. A key that is not known, stands twice or has
 a wrong value is an error that names file, line and key. Begin with a task that is there, and give it the name of the file:
 
     cxrbench list tasks --show custom-findings > my-task.yaml      # then name: my-task
@@ -42,14 +42,16 @@ a wrong value is an error that names file, line and key. Begin with a task that 
 | `access` | open or credentialed; a task on your own data may say open, one on MIMIC-CXR may not. (`--access` is an option of `score FILE` only) |
 | `dataset.name`, `.split`, `.pool_split`, `.options` | the data set, the split to answer, the train split (retrieval baselines, r2gen vocabularies, slice seen-in-train; read only where one of them is asked for), the data set's own options |
 | `include.sections`, `.min_images`, `.views` | sections that must not be empty; least number of images; at least one image of these views. Studies left out are counted by the first rule they break |
-| `unit` | study, or image: one sample per image (with `include.views`: only images of those views) |
+| `unit` | study; image: one sample per image (with `include.views`: only images of those views); question: one per question (kinds vqa and choice) |
 | `images.offer`, `images.key` | all, key or none; the order of views in which the key image is chosen, or `first` |
+| `images.use` | key (the default) or all: what a model looks at that can look at one image or at several and has no way of its own (`--set images=` overrides) |
 | `offer` | sections the model may see; the target can never be offered |
 | `target` | findings, impression, or report (both) |
 | `text` | named, versioned normalisation of target, offered sections and predictions: none, whitespace:v1, iu:v1 |
 | `generation` | settings such as max_new_tokens |
 | `metrics.required`, `.optional` | `name` or `name:preset`; a required one that cannot run makes the run incomplete (exit 3) |
 | `slices` | subgroup tables: abnormal, seen-in-train, duplicate, sex, age, race, view, or any column of the data |
+| `groups.by`, `.against`, `.min_patients` | groups told with gaps and intervals, each with its cut points (`age`, `reference-length`, `verbosity`) or its recorded values; the group that gaps are against; patients below which a cell is hidden, 10 or more ([groups.md](groups.md)) |
 | `citation`, `expected`, `notes` | whom to cite; `{n, pool_n, evidence, source, split}` (pool_n: the train split's; split: `{n, evidence, source}`, the studies of the split before any rule); the data card |
 """
 
@@ -73,7 +75,8 @@ def views(spec: TaskSpec) -> str:
     if spec.kind == "image-generation":
         return "never shown: what the distance is measured to"
     order = "the first" if spec.images.key == "first" else ", else ".join(v or "view unknown" for v in spec.images.key)
-    return f"{spec.images.offer}; key image: {order}"
+    use = "; all together" if spec.images.use == "all" else ""
+    return f"{spec.images.offer}{use}; key image: {order}"
 
 
 def what(spec: TaskSpec) -> str:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from cxrbench.bridges.lazy_image import rgb
@@ -24,6 +26,9 @@ from cxrbench.types import EMPTY, OK, BatchTiming, Generation, Prediction, Reque
 
 LOCAL = frozenset({"hf-multimodal", "vllm-vlm"})
 """Models of lm-eval that look at images and run in this process; the others may send what they are given."""
+
+FROM_A_HUB = ("pretrained", "tokenizer", "peft", "delta", "lora_local_path")
+"""Arguments of lm-eval's models that name a checkpoint, which lm-eval would fetch where it is no folder."""
 
 DEFAULT_BATCH = 8
 
@@ -44,8 +49,9 @@ class LmEvalModel:
                 fix="--model lm-eval:hf-multimodal,pretrained=DIR",
             )
         _check(options, self.name)
+        _check_local(self.name, self.arguments)
         self.options = options
-        self.instruction = Instruction.of(options.extra)
+        self.instruction = Instruction.of(options.extra, options.images)
         self.generation = options.generation
         self.card = ModelCard(
             f"lm-eval:{self.name}",
@@ -143,10 +149,13 @@ class LmEvalModel:
         if self.options.dtype != "auto":
             settings["dtype"] = DTYPES[self.options.dtype]
         try:
-            made = get_model(self.name).create_from_arg_string(self.arguments, settings)
-        except ValueError as error:
+            with _no_hub():
+                made = get_model(self.name).create_from_arg_string(self.arguments, settings)
+        except (ValueError, OSError) as error:  # an OSError where it would have asked the hub
             said = (str(error) or type(error).__name__).splitlines()[0][:200]
-            raise CxrbenchError(f"lm-eval cannot make {self.name!r}: {said}", where="--model lm-eval") from error
+            raise CxrbenchError(
+                f"lm-eval cannot make {self.name!r} from what is on this machine: {said}", where="--model lm-eval"
+            ) from error
         if not getattr(made, "MULTIMODAL", False):
             raise CxrbenchError(
                 f"lm-eval's {self.name!r} looks at no images", where="--model lm-eval", fix="hf-multimodal, vllm-vlm"
@@ -223,6 +232,35 @@ def _check(options: ModelOptions, name: str) -> None:
             raise CxrbenchError(
                 f"lm-eval's models take no {option} {value}", where=option, fix="settings after the model's name"
             )
+
+
+def _check_local(name: str, arguments: str) -> None:
+    """Refuse a checkpoint that is no folder here: lm-eval would ask the hub for it, and nobody said it may.
+
+    Raises:
+        CxrbenchError: names the argument.
+    """
+    for key, _, value in (each.partition("=") for each in arguments.split(",")):
+        if key.strip() in FROM_A_HUB and not Path(value.strip()).is_dir():
+            raise CxrbenchError(
+                f"there is no folder {value!r}, and a run asks no hub for it",
+                where=f"--model lm-eval:{name}, argument {key.strip()}",
+                fix=f"{key.strip()}=DIR names a folder on this machine; fetch a checkpoint with "
+                "`hf download REPO --local-dir DIR`",
+            )
+
+
+@contextmanager
+def _no_hub() -> Iterator[None]:
+    """While lm-eval loads, the hub is not asked either for what a folder names (a base model, remote code)."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _keywords(generation: Generation) -> dict[str, Any]:

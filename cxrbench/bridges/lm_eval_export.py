@@ -18,7 +18,11 @@ from cxrbench.bridges.lm_eval_task import FILTER, OUTCOME, PREFIX, SENDS, SPLIT,
 from cxrbench.errors import CxrbenchError
 from cxrbench.plan import request_kind
 from cxrbench.privacy import private_folder
+from cxrbench.reading import open_regular
 from cxrbench.spec import find_task, task_files
+
+LONGEST = 16 << 20
+"""Bytes of a line of a sample log: a document, its prompt and its answer."""
 
 
 def export_task(view: TaskView, folder: Path) -> list[Path]:
@@ -164,20 +168,29 @@ def read_log(file: Path, id_key: str | None) -> Iterator[dict[str, Any]]:
         CxrbenchError: a line that is no sample log, a document without that key, an id twice, no row at all.
     """
     seen: set[str] = set()
-    try:
-        with file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                row = _log_row(line, f"{file}, line {number}", id_key or "sample_id")
-                if row["sample_id"] in seen:
-                    raise CxrbenchError(
-                        "a sample is logged twice", where=f"{file}, line {number}", fix="one log of one evaluation"
-                    )
-                seen.add(row["sample_id"])
-                yield row
-    except UnicodeDecodeError as error:
-        raise CxrbenchError("the log is no UTF-8", where=str(file), fix="the file as lm-eval wrote it") from error
+    for number, line in enumerate(_log_lines(file), 1):
+        row = _log_row(line, f"{file}, line {number}", id_key or "sample_id")
+        if row["sample_id"] in seen:
+            raise CxrbenchError(
+                "a sample is logged twice", where=f"{file}, line {number}", fix="one log of one evaluation"
+            )
+        seen.add(row["sample_id"])
+        yield row
     if not seen:
         raise CxrbenchError("the log holds no sample", where=str(file), fix="lm_eval --log_samples --output_path DIR")
+
+
+def _log_lines(file: Path) -> Iterator[str]:
+    try:
+        with open_regular(file) as lines:
+            while line := lines.readline(LONGEST + 1):
+                if len(line) > LONGEST:
+                    raise CxrbenchError(f"a line of the log has more than {LONGEST:,} bytes", where=str(file))
+                yield line.decode()
+    except UnicodeDecodeError as error:
+        raise CxrbenchError("the log is no UTF-8", where=str(file), fix="the file as lm-eval wrote it") from error
+    except OSError as error:
+        raise CxrbenchError(f"the log cannot be read: {error.strerror}", where=str(file)) from error
 
 
 def _log_row(line: str, where: str, id_key: str) -> dict[str, Any]:
@@ -186,7 +199,7 @@ def _log_row(line: str, where: str, id_key: str) -> dict[str, Any]:
         body = json.loads(line)
         document, responses = body["doc"], body["resps"]
         text = responses[0][0]
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise CxrbenchError(
             f"this is no sample of lm-eval ({type(error).__name__})", where=where, fix=wanted
         ) from error
@@ -194,12 +207,15 @@ def _log_row(line: str, where: str, id_key: str) -> dict[str, Any]:
         raise CxrbenchError(
             f"the document has no key {id_key!r}", where=where, fix="--id-key KEY names the one that is the sample's id"
         )
+    name = document[id_key]
+    if isinstance(name, bool) or not isinstance(name, (str, int)):
+        raise CxrbenchError(f"the key {id_key!r} of the document is no id", where=where, fix="--id-key KEY")
     if not isinstance(text, str):
         raise CxrbenchError("the response is no text", where=where, fix="a log of a task that generates")
     target, filtered = body.get("target"), body.get("filtered_resps")
     failed = isinstance(filtered, list) and any(isinstance(each, Mapping) and OUTCOME in each for each in filtered)
     return {
-        "sample_id": str(document[id_key]),
+        "sample_id": str(name),
         "prediction": None if failed else text,
         **({"reference": target} if isinstance(target, str) else {}),
     }

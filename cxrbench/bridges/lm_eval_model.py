@@ -149,8 +149,9 @@ class CxrbenchLM(LM):  # type: ignore[misc]  # lm-eval has no types here
 
     def _model(self, view: TaskView, generation: Mapping[str, Any]) -> Model:
         return self._make(
-            generation, {"target": view.spec.target}, access=view.spec.access, trusted=load_config().trusted_endpoints
-        )
+            generation, {"target": view.spec.target}, access=view.spec.access, trusted=load_config().trusted_endpoints,
+            images=view.spec.images.use,
+        )  # fmt: skip
 
     def _make(
         self, generation: Mapping[str, Any], extra: Mapping[str, str], *, access: Any, trusted: Mapping[str, str],

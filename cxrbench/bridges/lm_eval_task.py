@@ -115,7 +115,7 @@ class TaskView:
                 fix="a task of kind findings, impression, report, summarize or vqa",
             )
         source = str(Path(task).resolve()) if task.endswith((".yaml", ".yml")) else task
-        return cls(spec, source, **options)
+        return cls(spec, source, **{"images": spec.images.use, **options})
 
     @property
     def name(self) -> str:

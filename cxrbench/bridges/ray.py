@@ -1,4 +1,4 @@
-"""`cxrbench run --launcher ray`: workers as Ray actors, on one machine or on the nodes of a cluster.
+"""`cxrbench run --launcher ray`, and `score`: workers as Ray actors, on one machine or on the nodes of a cluster.
 
 Ray starts processes, tells when one is gone and finds a place for its successor; exactly-once is the run folder's
 (claims.py). What travels is the command line: ids and paths. Every node must see the run folder and the data under the
@@ -14,14 +14,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.workers.supervise import Ended
-
-if TYPE_CHECKING:
-    from cxrbench.claims import Epoch
-
 
 Command = Callable[[Sequence[str]], None]
 """Runs `cxrbench WORDS` in this process; a function of a module, because Ray sends its name."""
@@ -75,11 +71,14 @@ class _Worker:
 
 
 class Actors:
-    """A crew of Ray actors: one logical CPU each, and one GPU each where the cluster has GPUs."""
+    """A crew of Ray actors: one logical CPU each, and one GPU each where the cluster has GPUs.
 
-    def __init__(self, command: Command, words: Sequence[str], epoch: Epoch, address: str) -> None:
-        self._ray = start_ray(address, epoch.world)
-        self._command, self._words, self._epoch = command, tuple(words), epoch
+    `number` is what a worker is told besides its rank: the epoch of a run, the number of shares of a scoring.
+    """
+
+    def __init__(self, command: Command, words: Sequence[str], number: int, world: int, address: str) -> None:
+        self._ray = start_ray(address, world)
+        self._command, self._words, self._number = command, tuple(words), number
         gpus = 1 if self._ray.cluster_resources().get("GPU", 0) >= 1 else 0
         # Whom to start again, and when to give up, the supervisor decides: a new actor must claim a new shard.
         self._kind = self._ray.remote(_Worker).options(
@@ -90,7 +89,7 @@ class Actors:
     def start(self, rank: int) -> None:
         """Put an actor where there is room; it waits where there is none."""
         actor = self._kind.remote()
-        words = [*self._words, "--as-worker", f"{rank}/{self._epoch.number}/ray"]
+        words = [*self._words, "--as-worker", f"{rank}/{self._number}/ray"]
         task = actor.work.remote(self._command, words, str(Path.cwd()))
         self._running[task] = (rank, actor)
 

@@ -186,23 +186,46 @@ def export_rexrank(run: RunFolder, out: Path, records: Path | None) -> tuple[int
     return given, len(body) - given, len(set(texts) - set(base))
 
 
-def import_rexrank(file: Path, out: Path, reference: str | None) -> tuple[int, int]:
-    """Write a submission as a predictions file; returns (rows, records without a prediction).
+def import_rexrank(file: Path, out: Path, reference: str | None) -> tuple[int, int, int]:
+    """Write a submission as a predictions file; returns (rows, records without a prediction, without the reference).
 
-    `reference` (a key of `TEXTS`) takes the reference along, for scoring without a task.
+    `reference` (a key of `TEXTS`) takes the reference along, for scoring without a task. A record that lacks it is left
+    out: ReXrank's files hold studies without findings and others without an impression, and an empty reference would
+    be scored as if the radiologist had said nothing.
+
+    Raises:
+        CxrbenchError: not one record has a prediction, or not one of these the reference.
     """
     records = read_records(file)
     rows: list[bytes] = []
+    answered = 0
     for study, record in records.items():
         said = record.get(PREDICTED)
         if not isinstance(said, str):
             continue
+        answered += 1
         row = {"sample_id": study, "prediction": said}
         if reference is not None:
-            row["reference"] = str(record.get(TEXTS[reference]) or "")
-        rows.append(json_line(row, f"{file}, study {len(rows) + 1}"))
-    if not rows:
+            row["reference"] = _reference(record, TEXTS[reference], str(file))
+            if not row["reference"].strip():
+                continue
+        rows.append(json_line(row, f"{file}, study {answered}"))
+    if not answered:
         raise CxrbenchError(f"not one record has the key {PREDICTED!r}", where=str(file), fix="a submission of ReXrank")
+    if not rows and reference is not None:
+        raise CxrbenchError(
+            f"not one record with a prediction has a text under {TEXTS[reference]!r}",
+            where=str(file),
+            fix="another --reference; or none, and references by `cxrbench score FILE --task TASK`",
+        )
     private_folder(out.parent)
     write_atomic(out, b"".join(rows))
-    return len(rows), len(records) - len(rows)
+    return len(rows), len(records) - answered, answered - len(rows)
+
+
+def _reference(record: Mapping[str, Any], key: str, where: str) -> str:
+    """The reference of a record, empty where it has none."""
+    text = record.get(key)
+    if text is not None and not isinstance(text, str):
+        raise CxrbenchError(f"the key {key!r} of a record holds no text", where=where)
+    return text or ""

@@ -131,6 +131,8 @@ def import_rexrank(
 
     if reference is not None and reference not in run_tables.TEXTS:
         raise CxrbenchError(f"--reference cannot be {reference!r}", fix=f"one of: {', '.join(run_tables.TEXTS)}")
-    rows, left = run_tables.import_rexrank(file, out, reference)
+    rows, left, bare = run_tables.import_rexrank(file, out, reference)
     typer.echo(f"{rows} predictions, {left} records without one: {out}")
+    if bare:
+        typer.echo(f"left out: {bare} predictions whose record has no {reference} to be compared with")
     typer.echo(f"next: cxrbench run --model replay:{out} --task iu-findings-rexrank")

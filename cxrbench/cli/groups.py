@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,13 +14,26 @@ from cxrbench.errors import CxrbenchError
 def groups(
     run: Annotated[str, typer.Argument(help="A scored run folder.", show_default=False)],
     by: Annotated[
-        str, typer.Option("--by", help="Columns: sex,race,age,view,label,length,variant,...", show_default=False)
-    ],
+        str | None,
+        typer.Option(
+            "--by",
+            help="Columns: sex,race,age,view,label,length,verbosity,... By default the task's.",
+            show_default=False,
+        ),
+    ] = None,
     metrics: opt.Metrics = None,
     against: Annotated[
         str | None, typer.Option("--against", help="Gaps against this group, not all others.", show_default=False)
     ] = None,
-    fewest: Annotated[int, typer.Option("--min-patients", min=1, help="Hide cells of fewer patients.")] = 10,
+    fewest: Annotated[
+        int | None,
+        typer.Option(
+            "--min-patients",
+            min=1,
+            help="Hide cells of fewer patients (the task's number, or 10).",
+            show_default=False,
+        ),
+    ] = None,
     replicates: opt.Replicates = 2000,
     json_output: opt.Json = False,
 ) -> None:
@@ -33,7 +46,7 @@ def groups(
     from cxrbench.summary import Confidence
 
     columns = opt.metric_names(by)
-    if not columns:
+    if by is not None and not columns:
         raise CxrbenchError("no column is named", where="--by", fix="--by sex,race,age")
     if 0 < replicates < 100:
         raise CxrbenchError(f"{replicates} replicates cannot carry an interval", where="--replicates", fix="0, or 100")
@@ -44,45 +57,16 @@ def groups(
     if json_output:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    _show(found)
+    from cxrbench.cli.show import console, many
+    from cxrbench.cli.show_groups import show_groups
+
+    out = console()
+    who = f"{many(found['n'], 'sample')} of {many(found['clusters'], 'patient')}"
+    out.print(f"{found['model']} on {found['task']} · {who}", style="bold")
+    show_groups(out, found)
 
 
 def _key(name: str) -> str:
     from cxrbench.scoring import make_metric
 
     return make_metric(name).key
-
-
-def _show(found: dict[str, Any]) -> None:
-    from cxrbench.cli.show import ARROWS, console, figure, interval, many, signed, table, whole
-
-    out = console()
-    who = f"{many(found['n'], 'sample')} of {many(found['clusters'], 'patient')}"
-    out.print(f"{found['model']} on {found['task']} · {who}", style="bold")
-    level = f"{found['ci_level']:.0%} interval"
-    for column, by_metric in found["groups"].items():
-        for key, values in by_metric.items():
-            for name, body in values.items():
-                out.print(f"\n{key} {name} {ARROWS[body['higher_is_better']]} by {column}", style="bold")
-                made = table([column, "n", "patients", "value", level, "gap", level], right=range(1, 7), gap=1)
-                for group, cell in body["groups"].items():
-                    if cell["hidden"]:
-                        made.add_row(group, "hidden", *[""] * 5)
-                        continue
-                    made.add_row(
-                        group, str(cell["n"]), str(cell["clusters"]), figure(cell["value"]), interval(cell["ci"]),
-                        signed(cell["gap"]), interval(cell["gap_ci"]),
-                    )  # fmt: skip
-                out.print(whole(made))
-                if body["spread"] is not None:
-                    out.print(f"largest minus smallest group: {figure(body['spread'])}")
-    other = "all other samples" if found["against"] is None else f"the group {found['against']}"
-    out.print(f"\ngap = the group minus {other}; percentile intervals over patients, not adjusted for their number")
-    if any(
-        c["hidden"]
-        for m in found["groups"].values()
-        for v in m.values()
-        for b in v.values()
-        for c in b["groups"].values()
-    ):
-        out.print(f"hidden: fewer than {found['fewest']} patients, or what would tell of such a cell")

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from threading import Lock
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -157,7 +158,7 @@ def _load(place: Path) -> NDArray[np.uint8] | None:
             if dtype != np.uint8 or in_columns or len(shape) != 2 or min(shape) < 0 or math.prod(shape) != left:
                 return None
             return np.fromfile(file, np.uint8).reshape(shape)
-    except (OSError, ValueError, EOFError, MemoryError, RecursionError, TypeError):
+    except (OSError, ValueError, EOFError, MemoryError, RecursionError, TypeError, SyntaxError, TokenError):
         return None
 
 

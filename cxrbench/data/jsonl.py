@@ -1,153 +1,38 @@
 """The data set `jsonl`: anyone's own data, one JSON object per study and line.
 
-docs/data-jsonl.md shows every key. A file is read to its end before the first study is given out, and all that is wrong
-with it is reported at once, with line and key and without a word of the reports. Standard library only.
+docs/data-jsonl.md shows every key. Files are read once, and all that is wrong with them is reported together at the
+end, with line and key and without a word of the reports. Standard library only.
 """
 
 from __future__ import annotations
 
-import codecs
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+import re
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from cxrbench.data.base import Check, Progress, Root, Roots, Slice, idle_root
-from cxrbench.data.jsonl_rows import LineError, parse_line, study_of
+from cxrbench.data.jsonl_survey import EVERY_KEY, SHOWN, Survey, files_of, place_of, raw_lines, surveyed
 from cxrbench.errors import CxrbenchError
-from cxrbench.reading import open_regular
+from cxrbench.spool import Growing
 from cxrbench.types import Access, Image, Study
 
-SHOWN = 20
-"""Problems an error lists; the others are counted."""
-
-DEFAULT_SPLIT = "test"
-"""The split of every study where no row names one."""
-
-LONGEST = 16 << 20
-"""Bytes of a line: a study; reports have thousands."""
+__all__ = ["LOOKED_AT", "SHOWN", "Jsonl"]
 
 LOOKED_AT = 2_000
 """Images `check` looks for on disk."""
-
-_EVERY_KEY = "docs/data-jsonl.md of the repository shows every key"
 
 _IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".dcm")
 
 
 @dataclass
-class _Problems:
-    """What is wrong, in order; the first ones in words, all counted."""
+class _Counts:
+    """What `check` tells of the studies."""
 
-    listed: list[str] = field(default_factory=list)
-    count: int = 0
-
-    def add(self, place: str, what: str) -> None:
-        self.count += 1
-        if len(self.listed) < SHOWN:
-            self.listed.append(f"{place}: {what}")
-
-    def at(self, place: str) -> Callable[[str, str], None]:
-        """A function that adds a problem with a key of that place."""
-        return lambda key, what: self.add(f"{place}, key {key}", what)
-
-    def lines(self) -> str:
-        more = self.count - len(self.listed)
-        return "\n".join([*self.listed, *([f"and {more:,} more"] if more else [])])
-
-    def refuse(self) -> None:
-        if self.count:
-            many = "one problem" if self.count == 1 else f"{self.count:,} problems"
-            raise CxrbenchError(
-                f"the data cannot be used: {many}",
-                where="\n         ".join(self.lines().splitlines()),
-                fix=f"correct these lines ({_EVERY_KEY}), then: cxrbench data check jsonl",
-            )
-
-
-def _raw_lines(file: Path) -> Iterator[tuple[int, int, bytes]]:
-    """Line number, offset of its first byte in the file, and bytes of each line; a UTF-8 mark at the start is skipped.
-
-    Raises:
-        CxrbenchError: the file is not there or cannot be read, or is UTF-16.
-    """
-    try:
-        with open_regular(file) as handle:
-            offset = 0
-            for number, line in enumerate(iter(lambda: handle.readline(LONGEST + 1), b""), 1):
-                start, size = offset, len(line)
-                if size > LONGEST:
-                    where = f"{file}, line {number:,}"
-                    raise CxrbenchError(f"a line has more than {LONGEST:,} bytes", where=where, fix=_EVERY_KEY)
-                if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                    raise CxrbenchError("the file is UTF-16", where=str(file), fix="save it as UTF-8")
-                if number == 1 and line.startswith(codecs.BOM_UTF8):
-                    line, start = line[3:], 3
-                yield number, start, line
-                offset += size
-    except OSError as error:
-        raise CxrbenchError(
-            f"the file cannot be read: {error.strerror}",
-            where=str(file),
-            fix="cxrbench data add jsonl --reports FILE.jsonl",
-        ) from error
-
-
-def _text(line: bytes, start: int) -> str:
-    """The text of a line without its end."""
-    try:
-        return line.decode("utf-8").rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise LineError(f"not UTF-8 at byte offset {start + error.start} of the file") from None
-
-
-def _parse(line: bytes, start: int) -> dict[str, object]:
-    text = _text(line, start)
-    try:
-        return parse_line(text)
-    except LineError as error:
-        if not line.endswith(b"\n") and str(error).startswith("not valid JSON"):
-            raise LineError(f"the last line is cut off, or {error}") from None
-        raise
-
-
-def _read(file: Path, folders: tuple[Path, ...], problems: _Problems) -> Iterator[tuple[int, Study]]:
-    """Line number and study of each line without a problem; blank lines are skipped."""
-    resolve = _resolver(file, folders)
-    for number, start, line in _raw_lines(file):
-        if not line.strip():
-            continue
-        place = f"{file}, line {number}"
-        before = problems.count
-        try:
-            study = study_of(_parse(line, start), resolve, problems.at(place))
-        except LineError as error:
-            problems.add(place, str(error))
-            continue
-        if problems.count == before:
-            yield number, study
-
-
-def _resolver(file: Path, folders: tuple[Path, ...]) -> Callable[[str], Path]:
-    """Relative image paths start at the images root (the first that has the file), else where the JSONL file is."""
-    bases = [folder.absolute() for folder in folders] or [file.absolute().parent]
-
-    def resolve(path: str) -> Path:
-        if len(bases) == 1:
-            return bases[0] / path
-        return next((base / path for base in bases if (base / path).exists()), bases[0] / path)
-
-    return resolve
-
-
-@dataclass
-class _Survey:
-    """What one reading of all files tells: problems, and counts for `check`."""
-
-    problems: _Problems = field(default_factory=_Problems)
-    splits: Counter[str] = field(default_factory=Counter)
     sections: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
     columns: Counter[str] = field(default_factory=Counter)
@@ -156,58 +41,34 @@ class _Survey:
     files: Counter[Path] = field(default_factory=Counter)
     """How many studies each file has."""
     patients: set[str] = field(default_factory=set)
-    places: dict[str, str] = field(default_factory=dict)
-    """Study id -> where it stands first."""
-    without_patient: list[str] = field(default_factory=list)
-    """Where studies without a patient id stand."""
-    without_split: list[str] = field(default_factory=list)
 
-    def add(self, study: Study, place: str) -> None:
-        first = self.places.setdefault(study.study_id, place)
-        if first != place:
-            self.problems.add(f"{place}, key study_id", f"stands already in {first}")
-        if study.patient_id is None:
-            self.without_patient.append(place)
-        else:
-            self.patients.add(study.patient_id)
-        if not study.split:
-            self.without_split.append(place)
-        self.splits[study.split or DEFAULT_SPLIT] += 1
+    def add(self, study: Study, file: Path, number: int) -> None:
+        place = place_of(file, number)
+        self.files[file] += 1
+        self.patients |= {study.patient_id} if study.patient_id is not None else set()
         self.sections.update(list(study.sections))
         self.labels.update(list(study.labels))
         self.columns.update(list(study.columns))
         self.images += [(image, f"{place}, key images[{i}]") for i, image in enumerate(study.images)]
 
-    def finish(self) -> _Survey:
-        why = {
-            "patient_id": "patients are the clusters of every interval",
-            "split": f"a study without one would pass for {DEFAULT_SPLIT}",
-        }
-        for key, places in (("patient_id", self.without_patient), ("split", self.without_split)):
-            if 0 < len(places) < self.splits.total():
-                many = f"missing in {len(places):,} of {self.splits.total():,} studies, first here"
-                self.problems.add(f"{places[0]}, key {key}", f"{many}: {why[key]}, so give it everywhere or nowhere")
-        return self
 
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What `fingerprint` is made of, as it was read last: so that the files are not read for it once more."""
 
-def _files(roots: Roots) -> tuple[Path, ...]:
-    files = roots.get("reports", ())
-    if not files:
-        raise CxrbenchError(
-            "the data set jsonl needs a file: one JSON object per study and line",
-            where="root reports",
-            fix="cxrbench data add jsonl --reports FILE.jsonl",
-        )
-    return tuple(files)
+    of: tuple[Any, ...]
+    """Files, folder of the images, split, and the state of the files on disk."""
+    files: tuple[bytes, ...]
+    """SHA-256 of the bytes of each file."""
+    images: Sequence[str]
+    """The path of every image of the split."""
 
-
-def _survey(roots: Roots) -> _Survey:
-    survey = _Survey()
-    for file in _files(roots):
-        for number, study in _read(file, tuple(roots.get("images", ())), survey.problems):
-            survey.add(study, f"{file}, line {number}")
-            survey.files[file] += 1
-    return survey.finish()
+    def fingerprint(self) -> str:
+        """See `Jsonl.fingerprint`."""
+        digest = hashlib.sha256(b"".join(self.files))
+        for path in self.images:
+            digest.update(f"{Path(path).name}\0{_size(path)}\0".encode())
+        return digest.hexdigest()[:16]
 
 
 class Jsonl:
@@ -225,6 +86,10 @@ class Jsonl:
     }
     options: Mapping[str, tuple[str, ...]] = {}
 
+    def __init__(self) -> None:
+        self._read: dict[str, _Content] = {}
+        """By split, what was read last of it."""
+
     def recognise(self, path: Path) -> str | None:
         """Name the root `path` looks like: a .jsonl or .ndjson file, or a folder with image files one level down."""
         if path.is_file() and path.suffix.lower() in (".jsonl", ".ndjson"):
@@ -238,11 +103,18 @@ class Jsonl:
     def studies(self, roots: Roots, part: Slice, prepared: Path | None = None) -> Iterator[Study]:
         """Yield the studies of a split in the order of the files.
 
+        What is wrong is said at the end, all at once; what was given out until then is to be thrown away.
+
         Raises:
             CxrbenchError: a file is missing; or any line of any file is wrong: lists the first 20 problems and counts
                 the others; or no study has that split: names those there are.
         """
-        survey = _survey(roots)
+        of = _state(roots, part.split)
+        survey, images = Survey(), Growing(str, str)
+        for _, _, study in surveyed(roots, survey):
+            if study.split == part.split and not survey.problems.count:
+                images.extend(image.path for image in study.images)
+                yield study
         survey.problems.refuse()
         if part.split not in survey.splits:
             there = ", ".join(f"{split} ({count:,})" for split, count in survey.splits.items()) or "none, no study"
@@ -253,29 +125,28 @@ class Jsonl:
                 where=f"splits in the data: {there}",
                 fix=learnt if part.split == "train" else other,
             )
-        for file in _files(roots):
-            for _, study in _read(file, tuple(roots.get("images", ())), survey.problems):
-                if (study.split or DEFAULT_SPLIT) == part.split:
-                    yield replace(study, split=part.split)
+        self._read[part.split] = _Content(of, tuple(survey.contents), images.finish())
 
     def check(self, roots: Roots) -> list[Check]:
         """Read the files; look for the first images."""
         if not roots.get("reports"):
             return [Check("reports", "missing", "no file given", "cxrbench data add jsonl --reports FILE.jsonl")]
+        survey, counts = Survey(), _Counts()
         try:
-            survey = _survey(roots)
+            for file, number, study in surveyed(roots, survey):
+                counts.add(study, file, number)
         except CxrbenchError as error:
             return [Check("reports", "missing", f"{error.where}: {error.what}", error.fix)]
         if survey.problems.count:
-            return [Check("reports", "problem", survey.problems.lines(), _EVERY_KEY)]
+            return [Check("reports", "problem", survey.problems.lines(), EVERY_KEY)]
         return [
-            Check("reports", "ok" if survey.places else "problem", _counts("studies", survey.splits)),
-            _patients(survey),
-            Check("sections", "ok" if survey.sections else "problem", _counts("", survey.sections)),
-            _images(survey.images, roots),
-            Check("labels", "note", _counts("", survey.labels)),
-            Check("columns", "note", _counts("", survey.columns)),
-            *_idle(survey, roots),
+            Check("reports", "ok" if survey.ids else "problem", _counts("studies", survey.splits)),
+            _patients(counts),
+            Check("sections", "ok" if counts.sections else "problem", _counts("", counts.sections)),
+            _images(counts.images, roots),
+            Check("labels", "note", _counts("", counts.labels)),
+            Check("columns", "note", _counts("", counts.columns)),
+            *_idle(counts, roots),
         ]
 
     def prepare(self, roots: Roots, out: Path, progress: Progress) -> list[Check]:
@@ -287,16 +158,51 @@ class Jsonl:
 
         Places do not count, nor do the names of the files. An image that is not there has the size -1.
         """
-        digest = hashlib.sha256()
-        for file in _files(roots):
-            content = hashlib.sha256()
-            for _, _, line in _raw_lines(file):
-                content.update(line)
-            digest.update(content.digest())
-        for study in self.studies(roots, part):
-            for image in study.images:
-                digest.update(f"{Path(image.path).name}\0{_size(image.path)}\0".encode())
-        return digest.hexdigest()[:16]
+        content = self._read.get(part.split)
+        if content is None or content.of != _state(roots, part.split):
+            deque(self.studies(roots, part), maxlen=0)
+            content = self._read[part.split]
+        return content.fingerprint()
+
+    def holds(self, roots: Roots, part: Slice, fingerprint: str) -> bool:
+        """Whether a `fingerprint` that was made earlier is that of the files now, as far as their bytes alone tell.
+
+        Nothing is parsed. False, too, where a line may name an image, for that would have to be looked at.
+
+        Raises:
+            CxrbenchError: a file cannot be read.
+        """
+        of, contents = _state(roots, part.split), []
+        for file in files_of(roots):
+            digest = hashlib.sha256()
+            for _, _, line in raw_lines(file):
+                if _MAY_NAME_IMAGES.search(line):
+                    return False
+                digest.update(line)
+            contents.append(digest.digest())
+        content = _Content(of, tuple(contents), ())
+        if content.fingerprint() != fingerprint:
+            return False
+        self._read[part.split] = content
+        return True
+
+
+_MAY_NAME_IMAGES = re.compile(rb'"images"|\\u00[2-7]')
+"""The key, or a letter written as an escape, which no program does of itself and which could be one of the key's."""
+
+
+def _state(roots: Roots, split: str) -> tuple[Any, ...]:
+    """What is read, and the state of the files on disk: equal as long as nobody writes them."""
+    files = files_of(roots)
+    return (files, tuple(roots.get("images", ())), split, *(_stamp(file) for file in files))
+
+
+def _stamp(file: Path) -> tuple[int, ...] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None  # whoever reads it says what is wrong
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _counts(what: str, counter: Counter[str]) -> str:
@@ -305,9 +211,9 @@ def _counts(what: str, counter: Counter[str]) -> str:
     return f"{counter.total():,} {what}: {each}" if what else each
 
 
-def _patients(survey: _Survey) -> Check:
-    if survey.patients:
-        return Check("patients", "ok", f"{len(survey.patients):,} patients")
+def _patients(counts: _Counts) -> Check:
+    if counts.patients:
+        return Check("patients", "ok", f"{len(counts.patients):,} patients")
     return Check("patients", "note", "no patient ids: studies are the clusters of every interval")
 
 
@@ -329,18 +235,18 @@ def _images(images: list[tuple[Image, str]], roots: Roots) -> Check:
 
 def _starts(roots: Roots) -> list[Path]:
     """Where relative paths of images start."""
-    return [path.absolute() for path in roots.get("images") or dict.fromkeys(file.parent for file in _files(roots))]
+    return [path.absolute() for path in roots.get("images") or dict.fromkeys(file.parent for file in files_of(roots))]
 
 
-def _idle(survey: _Survey, roots: Roots) -> Iterator[Check]:
+def _idle(counts: _Counts, roots: Roots) -> Iterator[Check]:
     """A line for each path that holds nothing: a file without a study, a folder where no row finds its image."""
-    files = _files(roots)
-    kept = [file for file in files if survey.files[file]]
+    files = files_of(roots)
+    kept = [file for file in files if counts.files[file]]
     for file in files if kept else ():
         if file not in kept:
             yield idle_root("jsonl", "reports", file, kept, "study", "FILE.jsonl")
-    given = roots.get("images", ()) if survey.images else ()
-    paths = [Path(image.path) for image, _ in survey.images]
+    given = roots.get("images", ()) if counts.images else ()
+    paths = [Path(image.path) for image, _ in counts.images]
     used = [folder for folder in given if any(path.is_relative_to(folder.absolute()) for path in paths)]
     for folder in given:
         if folder not in used:

@@ -41,6 +41,10 @@ KEYS = (
 )
 """Keys with a meaning; all others are columns."""
 
+_KEYS = frozenset(KEYS)
+_WHO = ("sex", "age", "race")
+_NOBODY = Demographics()
+
 SPLITS = ("train", "validate", "test")
 OTHER_SPLITS: Mapping[str, str] = {
     **dict.fromkeys(("val", "valid", "validation", "dev", "development"), "validate"),
@@ -153,13 +157,14 @@ class Row:
         """The non-empty sections."""
         found: dict[str, str] = {}
         for name, text in self.mapping("sections").items():
-            key = f"sections.{shown(name)}"
             if name not in SECTIONS:
-                self.say(key, f"is no section{suggest(name, SECTIONS)}; known are {', '.join(SECTIONS)}")
-            elif isinstance(text, str) and text.strip():
-                found[name] = text
-            elif text is not None and not isinstance(text, str):
-                self._wrong(key, "a string or null", text)
+                known = f"is no section{suggest(name, SECTIONS)}; known are {', '.join(SECTIONS)}"
+                self.say(f"sections.{shown(name)}", known)
+            elif isinstance(text, str):
+                if text.strip():
+                    found[name] = text
+            elif text is not None:
+                self._wrong(f"sections.{shown(name)}", "a string or null", text)
         return found
 
     def images(self, resolve: Callable[[str], Path]) -> tuple[Image, ...]:
@@ -220,6 +225,12 @@ class Row:
             self.say("age", "expected years from 0 to 130")
         return None
 
+    def demographics(self) -> Demographics:
+        """What is known of the patient."""
+        if not any(key in self.values for key in _WHO):
+            return _NOBODY
+        return Demographics(sex=self.text("sex"), age=self.age(), race=self.text("race"))
+
     def labels(self) -> dict[str, dict[str, float]]:
         """Labels by source; null means not mentioned."""
         found: dict[str, dict[str, float]] = {}
@@ -244,7 +255,7 @@ class Row:
 
     def columns(self) -> dict[str, str]:
         """All further keys, as strings."""
-        further = {name: self._column(name, value) for name, value in self.values.items() if name not in KEYS}
+        further = {name: self._column(name, value) for name, value in self.values.items() if name not in _KEYS}
         return {name: text for name, text in further.items() if text is not None}
 
     def _column(self, name: str, value: object) -> str | None:
@@ -270,8 +281,8 @@ def _meant(name: str) -> str | None:
     return plain[close[0]] if close else None
 
 
-def study_of(values: Mapping[str, Any], resolve: Callable[[str], Path], say: Say) -> Study:
-    """Make a study of a row; its split is empty where the row names none.
+def study_of(values: Mapping[str, Any], resolve: Callable[[str], Path], say: Say, split: str) -> Study:
+    """Make a study of a row; its split is `split` where the row names none.
 
     Calls `say` for everything that is wrong; then the study is not to be used.
     """
@@ -280,12 +291,12 @@ def study_of(values: Mapping[str, Any], resolve: Callable[[str], Path], say: Say
     return Study(
         study_id=study_id,
         patient_id=row.own_identifier("patient_id"),
-        split=row.split() or "",
+        split=row.split() or split,
         images=row.images(resolve),
         sections=row.sections(),
         time=row.time(),
         labels=row.labels(),
-        demographics=Demographics(sex=row.text("sex"), age=row.age(), race=row.text("race")),
+        demographics=row.demographics(),
         priors=row.priors(study_id),
         columns=row.columns(),
     )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from cxrbench import registry
 from cxrbench.config import Config, DataEntry
 from cxrbench.data.base import Dataset, Roots, Slice
-from cxrbench.data.samples import SampleSet, make_samples, mark_repeats
+from cxrbench.data.grouping import VERBOSITY
+from cxrbench.data.samples import UNKNOWN, SampleSet, make_samples, mark_repeats
 from cxrbench.errors import CxrbenchError, suggest
 from cxrbench.spec import SLICES
 from cxrbench.types import Sample
@@ -77,11 +78,18 @@ class TaskData:
                 fix=f"cxrbench data check {self.spec.dataset.name}",
             )
         check_slices(self.spec.slices, found.samples, f"task {self.spec.name}, key slices", SLICES)
+        check_groups(self.spec, found.samples)
         wanted = set(self.spec.slices) & {"seen-in-train", "duplicate"}
         if not wanted:
             return found
         train = (s.target for s in self.pool) if "seen-in-train" in wanted and self.has_pool else None
-        return replace(found, samples=mark_repeats(found.samples, train))
+        return replace(found, samples=mark_repeats(found.samples, train), walk=None, stored=None)
+
+    def having(self, samples: SampleSet) -> TaskData:
+        """The same data, whose samples are known already."""
+        known = replace(self)
+        known.__dict__["samples"] = samples
+        return known
 
     @property
     def source(self) -> str:
@@ -133,13 +141,32 @@ def check_slices(names: Iterable[str], samples: Sequence[Sample], where: str, ow
     Raises:
         CxrbenchError: no sample has the column; names the nearest.
     """
+    names = set(names) - set(own)
+    if not names:
+        return
     columns = {name for sample in samples for name in sample.subgroups} | set(own)
-    for name in names:
+    for name in sorted(names):
         if name not in columns:
             raise CxrbenchError(
                 f"no sample has a column {name!r} to slice by{suggest(name, columns)}",
                 where=where,
                 fix=f"one of: {', '.join(sorted(columns))}" if columns else "a file with further columns",
+            )
+
+
+def check_groups(spec: TaskSpec, samples: Sequence[Sample]) -> None:
+    """Refuse a grouping of which nothing is known: its task would tell of one group of everybody.
+
+    Raises:
+        CxrbenchError: names the column, and what may bring it.
+    """
+    for name in spec.groups.by if spec.groups is not None else ():
+        if name != VERBOSITY and all(sample.subgroups[name] == UNKNOWN for sample in samples):
+            raise CxrbenchError(
+                f"{spec.name} tells of groups by {name}, and nothing is known of it for any sample",
+                where=f"data set {spec.dataset.name}; task {spec.name}, key groups.by.{name}",
+                fix=f"cxrbench data check {spec.dataset.name} says what the data lack; "
+                "or a copy of the task without this key",
             )
 
 

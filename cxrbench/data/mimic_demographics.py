@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cxrbench.data.grouping import CONFLICTING, SEVERAL
 from cxrbench.data.mimic_tables import header, read_table
 from cxrbench.errors import CxrbenchError
 from cxrbench.types import Demographics
 
-CONFLICTING = "conflicting"
 OVER_89 = 91.0
 NOT_RECORDED = frozenset({"", "UNKNOWN", "UNABLE TO OBTAIN", "PATIENT DECLINED TO ANSWER"})
 """Recorded values of race that say nothing is known."""
@@ -42,25 +42,37 @@ def find_file(roots: Iterable[Path], stem: str) -> Path | None:
 
 @dataclass(frozen=True, slots=True)
 class Patients:
-    """What MIMIC-IV says of the patients asked for. `anchors`: patient -> (sex, anchor age, anchor year)."""
+    """What MIMIC-IV says of the patients asked for.
+
+    `anchors`: patient -> (sex, anchor age, anchor year); `recorded`: patient -> every race recorded of it, in order.
+    """
 
     anchors: Mapping[str, tuple[str, int, int]] = field(default_factory=dict)
-    races: Mapping[str, str] = field(default_factory=dict)
+    recorded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def race(self, patient_id: str) -> str | None:
+        """The one race recorded, `conflicting` for several, None for none."""
+        return one_race(self.recorded.get(patient_id, ()))
+
+    def columns(self, patient_id: str) -> dict[str, str]:
+        """`race-recorded`: every race recorded, for tasks that group them (data/grouping.py)."""
+        recorded = self.recorded.get(patient_id, ())
+        return {"race-recorded": SEVERAL.join(recorded)} if recorded else {}
 
     def of(self, patient_id: str, date: str | None) -> Demographics:
         """Demographics at a study; `date` is an ISO string or None. A patient who is not linked is unknown."""
         known = self.anchors.get(patient_id)
         if known is None:
-            return Demographics(race=self.races.get(patient_id))
+            return Demographics(race=self.race(patient_id))
         sex, age, year = known
-        return Demographics(sex=sex, age=age_at(age, year, date), race=self.races.get(patient_id))
+        return Demographics(sex=sex, age=age_at(age, year, date), race=self.race(patient_id))
 
     def linked(self, patients: Iterable[str]) -> Counter[str]:
         """How many patients are linked, unlinked, with conflicting race, without race."""
         count: Counter[str] = Counter()
         for patient in patients:
             count["linked" if patient in self.anchors else "unlinked"] += 1
-            race = self.races.get(patient)
+            race = self.race(patient)
             count["race conflicting" if race == CONFLICTING else "race known" if race else "race unknown"] += 1
         return count
 
@@ -131,7 +143,8 @@ def _check_patients(frame: Any, path: Path) -> None:
             raise CxrbenchError(f"{int(wrong.sum()):,} rows {problem}", where=str(path), fix=fix)
 
 
-def _races(roots: tuple[Path, ...], wanted: set[str]) -> dict[str, str]:
+def _races(roots: tuple[Path, ...], wanted: set[str]) -> dict[str, tuple[str, ...]]:
+    """Patient -> the races recorded of it that say anything, sorted."""
     path = find_file(roots, "admissions")
     if path is None:
         return {}
@@ -141,5 +154,5 @@ def _races(roots: tuple[Path, ...], wanted: set[str]) -> dict[str, str]:
     recorded: defaultdict[str, set[str]] = defaultdict(set)
     for patient, value in zip(frame["subject_id"], frame[column], strict=True):
         recorded[patient].add(value.strip())
-    found = {patient: one_race(values) for patient, values in recorded.items()}
-    return {patient: race for patient, race in found.items() if race is not None}
+    told = {patient: tuple(sorted(values - NOT_RECORDED)) for patient, values in recorded.items()}
+    return {patient: values for patient, values in told.items() if values}

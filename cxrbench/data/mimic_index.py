@@ -29,7 +29,7 @@ from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.privacy import claim_folder, private_file
 from cxrbench.types import Demographics, Image, Study
 
-FORMAT = 3
+FORMAT = 4
 BATCH = 1024
 _META = "mimic-index.json"
 _LOOKED_AT = 200

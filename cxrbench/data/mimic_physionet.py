@@ -241,5 +241,11 @@ def exam_study(
         labels=labels,
         demographics=known.patients.of(exam.patient_id, time),
         priors=exam.priors,
-        columns={**columns, "prior": exam.order, "view_code": exam.view_codes, **abnormal(labels)},
+        columns={
+            **columns,
+            "prior": exam.order,
+            "view_code": exam.view_codes,
+            **abnormal(labels),
+            **known.patients.columns(exam.patient_id),
+        },
     )

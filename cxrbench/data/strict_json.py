@@ -32,6 +32,9 @@ _TOKEN = re.compile(
 _TRAILING = re.compile(r"(?: starting)? at$")
 """How the parser's messages end where it means to go on with the position."""
 
+_MARK = "Unexpected UTF-8 BOM (decode using utf-8-sig)"
+"""What `json.loads` says of one; a decoder alone takes it for a wrong value."""
+
 _COLON = re.compile(r"\s*:")
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 _PLAIN_KEY = re.compile(r"[\w.-]{1,40}")
@@ -66,16 +69,15 @@ def parse(text: str) -> Any:
     {'a': [1, 2.5, None]}
     """
     try:
-        value = json.loads(
-            text, object_pairs_hook=_pairs, parse_constant=_refuse, parse_int=_whole_number, parse_float=_number
-        )
+        value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise JsonError(f"not valid JSON: {_TRAILING.sub('', error.msg)}", text, error.pos) from None
+        what = _MARK if text.startswith("\ufeff") else _TRAILING.sub("", error.msg)
+        raise JsonError(f"not valid JSON: {what}", text, error.pos) from None
     except RecursionError:
         raise JsonError("nested too deeply", text, _deepest(text)) from None
     except _FaultError:
         raise JsonError(*_fault(text)) from None
-    if _HALF.search(text):
+    if "\\u" in text and _HALF.search(text):
         what, _, position = _fault(text)
         if what:
             raise JsonError(what, text, position)
@@ -124,6 +126,11 @@ def _number(digits: str) -> float:
     if math.isinf(value):
         raise _FaultError
     return value
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_pairs, parse_constant=_refuse, parse_int=_whole_number, parse_float=_number
+)
 
 
 def _deepest(text: str) -> int:

@@ -37,5 +37,7 @@ def make_model(name: str, options: ModelOptions, engine: str | None = None) -> M
         return model
     from cxrbench.engines.base import join
 
+    if hasattr(made, "adapter_for"):  # one name for folders of several shapes
+        made = made.adapter_for(options)
     usual = DEFAULT_ENGINE if "network" in made.offers else "openai"  # what has no network is behind a server
     return join(made, registry.load("engines", engine or usual), options)

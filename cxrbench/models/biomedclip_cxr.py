@@ -19,6 +19,7 @@ from cxrbench.models import network, sizes
 from cxrbench.models.adapter import Encoded, LoadSettings, Network
 from cxrbench.models.base import ModelCard
 from cxrbench.models.checkpoint import read_json
+from cxrbench.models.embedding import embed_request, encode_text
 from cxrbench.models.generation import MATCHED, Preset
 from cxrbench.models.keys import Drop, Row, Source, Unset, to
 from cxrbench.models.llava_rad import TOWER_FILE, dino_config, trunk_rows
@@ -218,44 +219,6 @@ class BiomedClipCxr(ReleasedModel):
     def find_encoder(self, module: Any) -> Any:
         """The picture's tower."""
         return module.image
-
-
-def embed_request(
-    sample_id: str,
-    kind: RequestKind,
-    images: Sequence[Any],
-    text: str,
-    named: Sequence[str],
-    generation: Generation,
-    seed: int,
-) -> Request:
-    """A request for the vector of one picture or one text; without either it has no inputs (outcome `no_input`)."""
-    from cxrbench.types import Message
-
-    return Request(
-        sample_id,
-        kind,
-        messages=(Message("user", text),) if text else (),
-        images=tuple(images),
-        inputs=tuple(named),
-        generation=generation,
-        seed=seed,
-    )
-
-
-def encode_text(ids: Sequence[int], longest: int) -> Encoded:
-    """A text to embed as tensors, of at most so many tokens, the last of which always ends it."""
-    import torch
-
-    kept = list(ids) if len(ids) <= longest else [*ids[: longest - 1], ids[-1]]
-    made = torch.tensor([kept])
-    return Encoded(
-        tensors={"input_ids": made, "attention_mask": torch.ones_like(made)},
-        sequence=frozenset({"input_ids", "attention_mask"}),
-        prompt_tokens=len(kept),
-        image_tokens=0,
-        cut=len(kept) < len(ids),
-    )
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from cxrbench.errors import CxrbenchError
 from cxrbench.models import stock
-from cxrbench.models.adapter import IMAGE, Encoded, Face, LoadSettings, Network
+from cxrbench.models.adapter import IMAGE, Adapter, Encoded, Face, LoadSettings, Network
 from cxrbench.models.base import ModelCard, ModelOptions
 from cxrbench.models.checkpoint import hash_or_error, hash_small_files, open_folder
 from cxrbench.models.generation import MATCHED, Preset, documented
@@ -43,9 +43,16 @@ class HuggingFace:
         self.dummy = options.load_format == "dummy"
         self.checkpoint = open_folder(options.argument, need_weights=not self.dummy)
         self.config = stock.read_config(self.checkpoint)
-        self.instruction = Instruction.of(options.extra)
+        self.instruction = Instruction.of(options.extra, options.images)
         self._lock = threading.Lock()
         self._processing: stock.Processing | None = None
+
+    @classmethod
+    def adapter_for(cls, options: ModelOptions) -> type[Adapter]:
+        """The adapter of a folder: a CLIP embeds and writes nothing, everything else is asked for text."""
+        from cxrbench.models.hf_clip import ClipFolder, is_clip
+
+        return ClipFolder if is_clip(options.argument) else cls
 
     @property
     def name(self) -> str:

@@ -39,12 +39,11 @@ from cxrbench.models.folders import BASE as BASE
 from cxrbench.models.folders import CLIP as CLIP
 from cxrbench.models.folders import PATH as PATH
 from cxrbench.models.folders import Opened as Opened
-from cxrbench.models.folders import needed, origins, refuse_other_choices
+from cxrbench.models.folders import needed, origins
 from cxrbench.models.generation import MATCHED, Preset
 from cxrbench.models.instruction import rough_cost
-from cxrbench.models.keys import Plan, same
-from cxrbench.models.recognise import another
-from cxrbench.models.shards import Shards, find_files
+from cxrbench.models.keys import Plan
+from cxrbench.models.released_forms import convert, open_checkpoint
 from cxrbench.models.tokens import StandIn, read_tokenizer
 from cxrbench.types import Generation, Image, Message, Request, RequestKind, Sample
 
@@ -95,7 +94,7 @@ class ReleasedModel(ABC):
             )
         self.folders = {PATH: Path(options.argument).expanduser()} if options.argument else {}
         self.folders = {**options.places, **self.folders}
-        self.opened = self._open()
+        self.opened = open_checkpoint(self)
         self._lock = threading.Lock()
         self._tokenizer: Any = None
         self._left_out: dict[str, int] = {}
@@ -155,28 +154,6 @@ class ReleasedModel(ABC):
 
     # Folders.
 
-    def _open(self) -> Opened:
-        folder = self.folders.get(PATH)
-        if folder is None:
-            if self.dummy:
-                return self.full_size()
-            raise CxrbenchError(
-                f"{self.name} needs its checkpoint, and no folder is known",
-                where=f"--model {self.name}",
-                fix=f"cxrbench models add {self.name} --path DIR (remembered), or --model {self.name}:DIR",
-            )
-        self.place(PATH)
-        card = converted.read_card(folder)
-        if card is not None:
-            if card["model"] != self.name:
-                raise another(folder, self.CARD.about)
-            return self._open_converted(folder, card)
-        if self.dummy:
-            return replace(self.full_size(), tokenizer=self.tokenizer_folder())
-        for place in self.needs:
-            self.place(place)
-        return self.open_original(folder)
-
     def place(self, key: str) -> Path:
         """A folder the model needs; see `folders.needed`."""
         return needed(self.name, key, self.folders, self.places, self.needs)
@@ -184,14 +161,6 @@ class ReleasedModel(ABC):
     def tokenizer_folder(self) -> Path | None:
         """Where the tokenizer files of the original layout lie."""
         return self.folders.get(PATH)
-
-    def _open_converted(self, folder: Path, card: Mapping[str, Any]) -> Opened:
-        with stock._reading(folder, "configuration"):
-            config = self.network_class().config_class.from_pretrained(folder, local_files_only=True)
-        files = () if self.dummy else find_files(folder, ("model",))
-        choices = {str(key): str(value) for key, value in card.get("choices", {}).items()}
-        refuse_other_choices(choices, self.wanted(), folder)
-        return Opened(config, (same(),), lambda: Shards(files), files, folder, choices, "converted")
 
     # What it is.
 
@@ -434,19 +403,4 @@ class ReleasedModel(ABC):
         Raises:
             CxrbenchError: this is the converted form, or names, shapes or values do not fit.
         """
-        if self.opened.form == "converted" or self.opened.source is None or self.opened.tokenizer is None:
-            raise CxrbenchError(
-                "this is the converted form already", where=str(self.folders.get(PATH)), fix="use it as it is"
-            )
-        card = {"model": self.name, "made_from": self._weights, "choices": dict(self.opened.choices)}
-        source = self.opened.source()
-        return converted.write(
-            out,
-            self.network_class(),
-            self.opened.config,
-            source,
-            self.opened.rows,
-            card,
-            self.opened.tokenizer,
-            progress,
-        )
+        return convert(self, out, self._weights, progress)

@@ -6,7 +6,7 @@ sample are counted. Speeds of such a run say nothing about the system that wrote
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from cxrbench.errors import CxrbenchError
 from cxrbench.models.base import ModelCard, ModelOptions, Prepared
 from cxrbench.models.baselines import Lookup, refuse_settings
 from cxrbench.predictions_file import ID_COLUMNS, TEXT, read_predictions
+from cxrbench.spool import Ids
 from cxrbench.types import FAILURES, MISSING, Generation, Prediction, Request, RequestKind, Sample
 
 
@@ -42,7 +43,9 @@ class Replay(Lookup):
             notes="speed not measured: the texts were written elsewhere",
         )
         self._texts = self.file.texts()
-        self._asked: set[str] = set()
+        self._asked = bytearray(len(self.file.rows))  # which rows were asked for
+        self._matched = 0
+        self._missing = Ids()
 
     def identity(self) -> dict[str, Any]:
         """The content of the file, not its name or place."""
@@ -54,7 +57,7 @@ class Replay(Lookup):
         Raises:
             CxrbenchError: not one row belongs to one of the samples.
         """
-        coverage = self.file.coverage(self._asked)
+        coverage = self.file.met(self._matched, self._matched + len(self._missing))
         return {
             **super().circumstances(),
             "file": self.file.path.name,
@@ -71,8 +74,21 @@ class Replay(Lookup):
 
     def request(self, sample: Sample, kind: RequestKind, generation: Generation, seed: int) -> Request:
         """Note that the sample was asked for."""
-        self._asked.add(sample.sample_id)
+        self._note(sample.sample_id)
         return super().request(sample, kind, generation, seed)
+
+    def foresee(self, ids: Iterable[str]) -> None:
+        """Learn which samples will be asked for; all cost the same."""
+        for each in ids:
+            self._note(each)
+
+    def _note(self, sample_id: str) -> None:
+        row = self.file.ids.place(sample_id)
+        if row < 0:
+            self._missing.add(sample_id)
+        elif not self._asked[row]:
+            self._asked[row] = True
+            self._matched += 1
 
     def prepare(self, request: Request) -> Prepared:
         """Fail where the file has no row."""

@@ -201,11 +201,7 @@ def read_processing(checkpoint: Checkpoint, config: Any) -> Processing:
             where=str(folder),
             fix="copy processor_config.json (or preprocessor_config.json) and the tokenizer files into the folder",
         )
-    if getattr(stock, "backend", "pil") != "pil":
-        raise CxrbenchError(
-            f"{type(stock).__name__} has no PIL version, and torchvision's pixels depend on what is installed",
-            where=str(folder),
-        )
+    _refuse_torchvision(stock, folder)
     transform = _fast_transform(stock)
     processor.image_processor = stock if transform is None else Precomputed(stock)
     tokenizer.padding_side = "left"
@@ -247,6 +243,15 @@ def _fast_transform(stock: Any) -> PixelTransform | None:
     expected = np.asarray(stock(images=Image.fromarray(trial).convert("RGB"))["pixel_values"][0])
     made = transform(trial)
     return transform if made.shape == expected.shape and np.array_equal(made, expected) else None
+
+
+def _refuse_torchvision(stock: Any, folder: Path) -> None:
+    """Raise where an image processor is not of the PIL kind."""
+    if getattr(stock, "backend", "pil") != "pil":
+        raise CxrbenchError(
+            f"{type(stock).__name__} has no PIL version, and torchvision's pixels depend on what is installed",
+            where=str(folder),
+        )
 
 
 def image_marks(processing: Processing) -> frozenset[str]:
@@ -294,8 +299,21 @@ def load_network(checkpoint: Checkpoint, settings: LoadSettings, tokenizer: Any)
     Raises:
         CxrbenchError: weights that are missing, left over or of another shape, or settings it cannot be loaded with.
     """
-    module = _dummy(checkpoint, settings) if settings.load_format == "dummy" else _weighted(checkpoint, settings)
-    return described(module, checkpoint, settings, tokenizer)
+    return described(load_module(checkpoint, settings, WRITER), checkpoint, settings, tokenizer)
+
+
+WRITER, EMBEDDER = "AutoModelForImageTextToText", "AutoModel"
+"""Classes of transformers that choose the network's class by its configuration."""
+
+
+def load_module(checkpoint: Checkpoint, settings: LoadSettings, kind: str) -> Any:
+    """The network of a folder by one of the classes that choose, with its weights or random ones.
+
+    Raises:
+        CxrbenchError: as `load_network`.
+    """
+    make = _dummy if settings.load_format == "dummy" else _weighted
+    return make(checkpoint, settings, kind)
 
 
 def described(module: Any, checkpoint: Checkpoint, settings: LoadSettings, tokenizer: Any) -> Network:
@@ -338,12 +356,12 @@ def _ids(value: Any) -> tuple[int, ...]:
     return tuple(int(each) for each in value) if isinstance(value, (list, tuple)) else (int(value),)
 
 
-def _weighted(checkpoint: Checkpoint, settings: LoadSettings) -> Any:
+def _weighted(checkpoint: Checkpoint, settings: LoadSettings, kind: str) -> Any:
     import torch
-    from transformers import AutoModelForImageTextToText
+    import transformers
 
     with _reading(checkpoint.folder, "weights"):
-        module, info = AutoModelForImageTextToText.from_pretrained(
+        module, info = getattr(transformers, kind).from_pretrained(
             checkpoint.folder,
             local_files_only=True,
             trust_remote_code=False,
@@ -377,16 +395,17 @@ def _refuse_odd_keys(info: Mapping[str, Any], folder: Path) -> None:
             )
 
 
-def _dummy(checkpoint: Checkpoint, settings: LoadSettings) -> Any:
+def _dummy(checkpoint: Checkpoint, settings: LoadSettings, kind: str) -> Any:
     """Random weights of real scale, drawn on the device itself from a seed; the global random state stays as it was."""
     import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    import transformers
+    from transformers import AutoConfig
 
     device = torch.device(settings.device)
     with _reading(checkpoint.folder, "configuration"):
         config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
-            module = AutoModelForImageTextToText.from_config(
+            module = getattr(transformers, kind).from_config(
                 config,
                 trust_remote_code=False,
                 dtype=getattr(torch, DTYPES[settings.dtype]),

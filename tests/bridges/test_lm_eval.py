@@ -1,7 +1,11 @@
 """lm-eval 0.4.13 itself, both ways: our models and tasks in it, its models in our runs, its logs as predictions."""
 
 import json
+import signal
 import stat
+import subprocess
+import sys
+import time
 import warnings
 from types import SimpleNamespace
 
@@ -39,10 +43,12 @@ def summary_of(folder):
 def evaluate(task, model, arguments, **options):
     """`simple_evaluate` on the inline task, with our models registered as the launcher does it."""
     from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
 
     from cxrbench.bridges.lm_eval_export import register
 
     register()
+    options |= {"task_manager": TaskManager(include_defaults=False)}  # its own thousands of tasks take seconds to index
     return simple_evaluate(
         model=model, model_args=arguments, tasks=[task.config()], bootstrap_iters=0, batch_size=1, **options
     )
@@ -109,7 +115,20 @@ def test_lm_evals_model_in_a_run_and_in_lm_eval_and_ours_agree(cli, tmp_path):
     same_numbers(view, found, summary)
 
 
-def test_the_launcher_runs_an_exported_task_and_its_log_comes_back(cli, tmp_path):
+@pytest.fixture
+def no_other_tasks(monkeypatch):
+    """lm-eval does not index its own tasks, which takes seconds: those of --include_path and ours are left."""
+    from lm_eval.tasks import TaskManager
+
+    real = TaskManager.__init__
+
+    def without(self, *given, **options):
+        real(self, *given, **{**options, "include_defaults": False})
+
+    monkeypatch.setattr(TaskManager, "__init__", without)
+
+
+def test_the_launcher_runs_an_exported_task_and_its_log_comes_back(cli, no_other_tasks, tmp_path):
     task = write_small(tmp_path, test=6)
     code, out, err = cli("export", "lm-eval", "theirs", "--task", task)
     assert code == 0, err
@@ -249,7 +268,7 @@ def test_tasks_are_found_in_every_spelling(tmp_path):
     from cxrbench.bridges.lm_eval_export import _named
 
     assert _named(["--tasks=cxrbench_demo-findings,mmlu"]) == ["demo-findings"]
-    assert _named(["-t", "cxrbench_demo-f*", "cxrbench_demo-summarize"]) == ["demo-findings", "demo-summarize"]
+    assert _named(["-t", "cxrbench_demo-fi*", "cxrbench_demo-summarize"]) == ["demo-findings", "demo-summarize"]
     assert "demo-retrieval" not in _named(["--tasks", "cxrbench_demo-*"])  # answered with no text
     assert _named(["--tasks", "cxrbench_demo-retrieval"]) == ["demo-retrieval"]  # named: refused with its reason
 
@@ -276,12 +295,51 @@ def test_failed_samples_of_a_log_are_no_empty_reports_and_bad_bytes_are_named(cl
     assert "surrogate" in err
 
 
-def test_a_text_alone_is_a_failed_sample_of_lm_evals_image_models():
+@pytest.mark.parametrize("name", ["hf-multimodal", "hf", "vllm-vlm"])
+@pytest.mark.parametrize("key", ["pretrained", "tokenizer", "peft", "delta"])
+def test_a_checkpoint_that_is_no_folder_is_never_asked_for(cli, tmp_path, monkeypatch, name, key):
+    """A name would be fetched from the hub; who wants that fetches it first, in words of their own."""
+    import socket
+
+    asked = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *words, **more: asked.append(words))
+    (tmp_path / "here").mkdir()
+    there = f"pretrained={tmp_path / 'here'},{key}=some-lab/some-model" if key != "pretrained" else f"{key}=some-lab/x"
+    task = write_small(tmp_path, test=3)
+    code, _, err = cli("run", "--model", f"lm-eval:{name},{there}", "--task", task)
+    assert code == 2
+    assert "and a run asks no hub for it" in err
+    assert f"{key}=DIR names a folder on this machine" in err
+    assert not asked
+
+
+def test_what_a_folder_names_is_not_asked_for_either(tmp_path, monkeypatch):
+    """Its configuration says whose code it needs; that is not fetched, and the hub's setting is as it was."""
+    import socket
+
+    from huggingface_hub import constants
+
+    from cxrbench.bridges.lm_eval_as_model import LmEvalModel
+    from cxrbench.models.base import ModelOptions
+
+    asked = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *words, **more: asked.append(words))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    elsewhere = {"model_type": "theirs", "auto_map": {"AutoConfig": "some-lab/some-model--theirs.Theirs"}}
+    (tmp_path / "config.json").write_text(json.dumps(elsewhere))
+    argument = f"hf-multimodal,pretrained={tmp_path},trust_remote_code=True"
+    with pytest.raises(CxrbenchError, match="cannot make 'hf-multimodal' from what is on this machine"):
+        _ = LmEvalModel(ModelOptions(argument=argument, access="open", device="cpu"))._lm
+    assert not asked
+    assert constants.HF_HUB_OFFLINE is False
+
+
+def test_a_text_alone_is_a_failed_sample_of_lm_evals_image_models(tmp_path):
     from cxrbench.bridges.lm_eval_as_model import LmEvalModel
     from cxrbench.models.base import ModelOptions
     from cxrbench.types import Request
 
-    model = LmEvalModel(ModelOptions(argument="hf-multimodal,pretrained=x", access="open"))
+    model = LmEvalModel(ModelOptions(argument=f"hf-multimodal,pretrained={tmp_path}", access="open"))
     prepared = model.prepare(Request("s", "generate"))
     assert prepared.failure == ("no_input", "lm-eval's image models take no text alone")
 
@@ -317,6 +375,51 @@ def test_a_log_with_a_sample_twice_is_refused(cli, tmp_path):
     row = '{"doc": {"sample_id": "a"}, "resps": [["x"]]}\n'
     (tmp_path / "log.jsonl").write_text(row * 2)
     assert "logged twice" in cli("import", "lm-eval", "log.jsonl", "-o", "out.jsonl")[2]
+
+
+@pytest.mark.slow
+def test_a_run_killed_with_kill_9_goes_on_exactly_once(tmp_path, monkeypatch):
+    """A real process, killed between two batches or within one; the same command then answers the rest, and no more."""
+    from tests.tiny_llava import make
+
+    folder = make(tmp_path / "tiny")
+    task = write_small(tmp_path, test=24, extra="generation: {max_new_tokens: 40}\n")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    model = f"lm-eval:hf-multimodal,pretrained={folder},dtype=float32,device=cpu"
+    words = [sys.executable, "-m", "cxrbench", "run", "--model", model, "--task", str(task), "--batch-size", "2"]
+    words += ["--metrics", "bleu:raw", "--replicates", "0", "--out"]
+
+    def rows(run):
+        file = tmp_path / run / "predictions/0000.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def told(run):
+        return {row["sample_id"]: (row["outcome"], row["text"], row["prompt_tokens"]) for row in rows(run)}
+
+    def ended(run):
+        done = subprocess.run([*words, run], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+
+    ended("whole")
+    killed = subprocess.Popen([*words, "killed"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 240
+        while len(rows("killed")) < 8:
+            assert killed.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    first = told("killed")
+    assert 8 <= len(first) < 24
+    ended("killed")
+    assert len(rows("killed")) == len(told("killed")) == 24  # each once
+    assert told("killed") == told("whole")
+    assert {key: told("killed")[key] for key in first} == first
+    assert [row["sample_id"] for row in rows("killed")][: len(first)] == list(first)  # kept, not asked again
+    one, two = (json.loads((tmp_path / run / "summary.json").read_text())["metrics"] for run in ("killed", "whole"))
+    assert one == two
 
 
 @pytest.mark.slow

@@ -99,6 +99,27 @@ def test_records_are_kept_and_a_study_nobody_answered_has_no_prediction(cli, tmp
     assert json.loads((tmp_path / "with.jsonl").read_text())["reference"] == "Clear."
 
 
+def test_a_record_without_the_reference_is_left_out_not_scored_against_nothing(cli, tmp_path):
+    records = {
+        "a": {"model_prediction": "Clear.", "section_findings": "Clear.", "section_impression": ""},
+        "b": {"model_prediction": "Clear.", "section_findings": None, "section_impression": " "},
+        "c": {"model_prediction": "Clear."},
+        "d": {"section_findings": "Clear."},
+    }
+    (tmp_path / "s.json").write_text(json.dumps(records))
+    code, out, err = cli("import", "rexrank", "s.json", "-o", "out.jsonl", "--reference", "findings")
+    assert code == 0, err
+    assert "1 predictions, 1 records without one" in out
+    assert "left out: 2 predictions whose record has no findings" in out
+    (row,) = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    assert row == {"sample_id": "a", "prediction": "Clear.", "reference": "Clear."}
+    code, _, err = cli("import", "rexrank", "s.json", "-o", "none.jsonl", "--reference", "impression")
+    assert code == 2
+    assert "has a text under 'section_impression'" in err
+    assert not (tmp_path / "none.jsonl").exists()
+    assert "3 predictions" in cli("import", "rexrank", "s.json", "-o", "all.jsonl")[1]
+
+
 @pytest.mark.parametrize("body", ["[", "[]", "{}", '{"a": 1}', '{"a": {}}'])
 def test_a_file_that_is_no_submission_is_refused(tmp_path, body):
     from cxrbench.bridges.run_tables import import_rexrank

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cxrbench.data import jsonl_survey
 from cxrbench.data.base import Slice
 from cxrbench.data.jsonl import SHOWN, Jsonl
 from cxrbench.data.jsonl_rows import KEYS
@@ -94,6 +96,25 @@ def test_several_files_in_order_and_their_fingerprint(tmp_path: Path) -> None:
     assert len(set(prints)) == 3
     moved = one.rename(tmp_path / "moved.jsonl")
     assert Jsonl().fingerprint({"reports": (moved, two)}, Slice("test")) == prints[0]
+
+
+def test_the_fingerprint_is_of_what_was_read_and_a_changed_file_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"four")
+    file = write(tmp_path / "data.jsonl", {"study_id": "a", "images": ["a.png", "none.png"]}, {"study_id": "b"})
+    parsed: list[str] = []
+    parse = jsonl_survey.parse_line
+    monkeypatch.setattr(jsonl_survey, "parse_line", lambda text: parsed.append(text) or parse(text))
+    data, roots = Jsonl(), {"reports": (file,)}
+    assert len(list(data.studies(roots, Slice("test")))) == 2
+    first = data.fingerprint(roots, Slice("test"))
+    assert len(parsed) == 2
+    content = hashlib.sha256(hashlib.sha256(file.read_bytes()).digest())
+    content.update("".join(f"{name}\0{size}\0" for name, size in {"a.png": 4, "none.png": -1}.items()).encode())
+    assert first == content.hexdigest()[:16] == Jsonl().fingerprint(roots, Slice("test"))
+    write(file, {"study_id": "a", "images": ["a.png"]}, {"study_id": "b"})
+    assert data.fingerprint(roots, Slice("test")) != first
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n", "\n \t\n"])

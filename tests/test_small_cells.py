@@ -1,0 +1,105 @@
+"""What is hidden cannot be worked out from what is shown: checked with ranks, which the code does not use."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cxrbench.small_cells import hidden_cells, patients_of
+
+
+def masks(**sizes):
+    starts = np.cumsum([0, *sizes.values()])
+    places = np.arange(starts[-1])
+    return {
+        name: (places >= start) & (places < start + size)
+        for (name, size), start in zip(sizes.items(), starts[:-1], strict=True)
+    }
+
+
+def hidden(fewest, **sizes):
+    groups = masks(**sizes)
+    n = sum(sizes.values())
+    return hidden_cells({"c": groups}, np.ones(n, bool), [str(place) for place in range(n)], fewest)["c"]
+
+
+def test_what_a_gap_and_a_total_tell_of_the_hidden_is_of_enough_patients():
+    """Two small cells hide each other by name only: the shown group and the total tell what both are together."""
+    assert hidden(10, a=100, b=2, c=3) == {"a", "b", "c"}
+    assert hidden(10, a=100, b=6, c=7) == {"b", "c"}
+    assert hidden(10, a=100, b=50, c=4) == {"b", "c"}
+    assert hidden(10, a=100, b=50, c=0) == set()
+    assert hidden(10, a=100, b=50) == set()
+
+
+def test_a_finer_grouping_does_not_tell_what_a_coarser_one_hides():
+    """white = european + american: whoever sees white and american knows european."""
+    fine = masks(european=4, american=40, black=30, asian=30)
+    coarse = {"white": fine["european"] | fine["american"], "black": fine["black"], "asian": fine["asian"]}
+    clusters = [str(n) for n in range(104)]
+    everybody = np.ones(104, bool)
+    alone = hidden_cells({"fine": fine}, everybody, clusters, 10)["fine"]
+    assert alone == {"european", "asian"}  # asian is the smallest but one; american is shown
+    both = hidden_cells({"fine": fine, "coarse": coarse}, everybody, clusters, 10)
+    shown = {name for name in fine if name not in both["fine"]} | {
+        name for name in coarse if name not in both["coarse"]
+    }
+    assert not {"american", "white"} <= shown
+    assert "european" in both["fine"]
+
+
+def test_samples_that_were_not_scored_are_no_part_of_the_total():
+    """b is hidden in one column; in the other it is the total less the rest, whoever else has no score."""
+    one = masks(a=40, b=5, c=30)
+    scored = np.concatenate([np.ones(75, bool), np.zeros(10, bool)])
+    columns = {
+        "one": {name: np.concatenate([mask, np.zeros(10, bool)]) for name, mask in one.items()},
+        "two": {"ac": np.concatenate([one["a"] | one["c"], np.zeros(10, bool)])},
+    }
+    found = hidden_cells(columns, scored, [str(n) for n in range(85)], 10)
+    assert found == {"one": frozenset("bc"), "two": frozenset({"ac"})}
+
+
+def test_a_run_of_few_patients_shows_no_group_and_ends():
+    assert hidden(10, a=3, b=4) == {"a", "b"}
+    assert hidden(10, a=5) == {"a"}
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_no_small_cell_is_a_combination_of_what_is_shown(data):
+    n = data.draw(st.integers(12, 60))
+    columns = {}
+    for number in range(data.draw(st.integers(1, 3))):
+        draws = np.array(data.draw(st.lists(st.integers(0, 5), min_size=n, max_size=n)))
+        columns[str(number)] = {str(k): draws == k for k in range(6)}
+    if data.draw(st.booleans()):  # one column is another with two groups joined
+        first = columns["0"]
+        columns["joined"] = {"01": first["0"] | first["1"], **{k: first[k] for k in "2345"}}
+    clusters = [str(place // 2) for place in range(n)]
+    total = np.array(data.draw(st.lists(st.sampled_from([True, True, True, False]), min_size=n, max_size=n)))
+    columns = {c: {name: mask & total for name, mask in groups.items()} for c, groups in columns.items()}
+    fewest = 4
+    out = hidden_cells(columns, total, clusters, fewest)
+    shown = [m for c, groups in columns.items() for name, m in groups.items() if name not in out[c] and m.any()]
+    basis = np.stack([total, *shown]).astype(float)
+    rank = np.linalg.matrix_rank(basis)
+    few = 0
+    for column, groups in columns.items():
+        sizes = {name: len(patients_of(mask, clusters)) for name, mask in groups.items() if mask.any()}
+        small = {name for name, size in sizes.items() if size < fewest}
+        assert small <= out[column] <= set(sizes)
+        assert not out[column] or len(out[column]) > 1 or len(sizes) == 1
+        for name in small:
+            few += 1
+            alone = np.linalg.matrix_rank(np.vstack([basis, groups[name].astype(float)])) == rank
+            assert not alone or (groups[name] == total).all()
+    assert few or not any(out.values())
+
+
+@pytest.mark.parametrize("fewest", [1, 10])
+def test_nothing_is_hidden_that_need_not_be(fewest):
+    groups = masks(a=50, b=40, c=30)
+    other = {"x": groups["a"] | groups["b"], "y": groups["c"]}
+    found = hidden_cells({"c": groups, "o": other}, np.ones(120, bool), [str(n) for n in range(120)], fewest)
+    assert found == {"c": frozenset(), "o": frozenset()}
