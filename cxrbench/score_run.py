@@ -6,10 +6,11 @@ are at hand, and kept in contexts/, so that a run can be scored again on a machi
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from cxrbench.artifacts import Answered
 from cxrbench.atomic import write_atomic
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.features.base import device_kind
-from cxrbench.metrics.base import Context, Corpus, comparable
+from cxrbench.group_values import task_tables
+from cxrbench.metrics.base import Context, Corpus, Resources, comparable
 from cxrbench.scores import (
     Sources,
     is_dummy,
@@ -29,14 +31,15 @@ from cxrbench.scores import (
     stored_contexts,
     with_store,
 )
-from cxrbench.scoring import Chosen, Progress, Scored, choose, make_metric, score, texts_hash
-from cxrbench.spec import FORMS, KEPT_APART
+from cxrbench.scoring import Ahead, Chosen, Progress, Scored, ahead_of, choose, make_metric, prepare, score, texts_hash
+from cxrbench.spec import FORMS, KEPT_APART, GroupsPart
 from cxrbench.spool import Passing
 from cxrbench.store import RunFolder
 from cxrbench.summary import Confidence, answered_rows, measured_entry, speed_entry, summarise, truncated_share
 from cxrbench.tables import StoredSamples, read_samples
-from cxrbench.types import Access, Manifest, Prediction, Sample
+from cxrbench.types import Access, ClusterUnit, Manifest, Prediction, Sample
 from cxrbench.verified import scored_on
+from cxrbench.workers.annotate import take_over
 
 
 def _noted(scored: Scored, sources: Sources) -> Scored:
@@ -105,11 +108,14 @@ def score_run(
                 predictions,
                 results,
                 access=manifest.access,
+                kind=manifest.task["kind"],
+                named=manifest.cluster_unit,
                 slices=manifest.task.get("slices", ()),
                 confidence=confidence,
                 progress=progress,
             ),
             **_still_missing(manifest, results, before),
+            **_groups(manifest, stored, results, confidence),
             "n_task": len(stored.samples),
             "n_full": manifest.task["expected"]["n"],
             "limit": manifest.identity["limit"],
@@ -127,6 +133,16 @@ def score_run(
         }
         write_atomic(run.path / "summary.json", (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
     return summary
+
+
+def _groups(
+    manifest: Manifest, stored: StoredSamples, results: Sequence[Scored], confidence: Confidence
+) -> dict[str, Any]:
+    """`groups`, where the task names any: values and gaps within them (docs/groups.md)."""
+    part = manifest.task.get("groups")
+    if not part:
+        return {}
+    return {"groups": task_tables(stored.chosen, results, GroupsPart.model_validate(part), confidence)}
 
 
 def _summary_before(run: RunFolder) -> dict[str, Any]:
@@ -210,15 +226,27 @@ def _gallery_notes(manifest: Manifest) -> list[str]:
     return [f"gallery: {machine['gallery']} train images" + (f" ({left_out})" if left_out else "")]
 
 
-def _score_stored(
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What scoring a run begins with: what is `known` of an earlier one (by metric key), what is `open`, with what."""
+
+    corpus: Corpus
+    contexts: Mapping[str, Context]
+    known: Mapping[str, Scored]
+    open: Sequence[Chosen]
+    resources: Resources
+    ids: tuple[str, ...]
+    texts: str
+
+
+def _opened(
     run: RunFolder,
     manifest: Manifest,
     stored: StoredSamples,
     predictions: Mapping[str, Prediction],
     chosen: Sequence[Chosen],
     sources: Sources,
-    progress: Progress,
-) -> list[Scored]:
+) -> _Opened:
     samples, texts = stored.chosen, texts_hash(stored.chosen, predictions)
     ids = tuple(sample.sample_id for sample in samples)
     corpus = Corpus(
@@ -230,15 +258,14 @@ def _score_stored(
         precision=sources.resources.precision,
         judge=sources.resources.judge,
         form=FORMS.get(manifest.task["kind"], "text"),
-        sample_ids=[sample.sample_id for sample in stored.samples],
+        sample_ids=ids if len(ids) == len(stored.samples) else [sample.sample_id for sample in stored.samples],
         pictures=sources.pictures,
     )
     contexts = stored_contexts(run, chosen, sources, corpus.dataset)
-    text = manifest.task["text"]
     known = {}
     for each in chosen:
         with scored_on(lambda: device_kind(sources.resources)):
-            blank = _blank(each, contexts.get(each.metric.key, Context()), text)
+            blank = _blank(each, contexts.get(each.metric.key, Context()), manifest.task["text"])
         before = kept_scores(run, blank, ids, texts) if blank is not None else None
         if before is not None:
             known[each.metric.key] = before
@@ -246,7 +273,45 @@ def _score_stored(
     resources = replace(
         with_store(sources.resources, corpus.dataset), answered=_answered(run, stored, predictions, corpus.form)
     )
-    scored = score(samples, predictions, open_, corpus, text, progress, contexts, resources)
+    return _Opened(corpus, contexts, known, open_, resources, ids, texts)
+
+
+def share_of_scoring(run: RunFolder, named: Sequence[str], sources: Sources, progress: Progress) -> tuple[Ahead, str]:
+    """What workers of a scoring share, and the name of that scoring: 16 hex digits, the same for all of them.
+
+    Writes nothing and needs no lock.
+
+    Raises:
+        CxrbenchError: as `score_run`.
+    """
+    manifest, stored, predictions = run.manifest(), read_samples(run.samples_file), run.predictions()
+    chosen = choose(named, manifest.task["metrics"]["required"], manifest.task["metrics"]["optional"])
+    opened = _opened(run, manifest, stored, predictions, chosen, sources)
+    text, resources = manifest.task["text"], opened.resources
+    with scored_on(lambda: device_kind(resources)):
+        prepared = prepare(opened.open, opened.corpus, opened.contexts, text, progress)
+    keys = sorted(each.metric.key for each in chosen)
+    name = hashlib.sha256("\0".join([opened.texts, resources.precision, *keys]).encode()).hexdigest()[:16]
+    return ahead_of(prepared, stored.chosen, predictions, text, resources), name
+
+
+def _score_stored(
+    run: RunFolder,
+    manifest: Manifest,
+    stored: StoredSamples,
+    predictions: Mapping[str, Prediction],
+    chosen: Sequence[Chosen],
+    sources: Sources,
+    progress: Progress,
+) -> list[Scored]:
+    opened = _opened(run, manifest, stored, predictions, chosen, sources)
+    known, ids, texts = opened.known, opened.ids, opened.texts
+    if sources.annotate is None:
+        take_over(run, opened.resources)  # what workers of a scoring that was killed have handed over
+    scored = score(
+        stored.chosen, predictions, opened.open, opened.corpus, manifest.task["text"], progress, opened.contexts,
+        opened.resources, sources.annotate,
+    )  # fmt: skip
     fresh = {each.metric.key: each for each in scored}
     fresh = {key: _noted(result, sources) for key, result in fresh.items()}
     for result in fresh.values():
@@ -265,7 +330,8 @@ def _answered(
     if form not in KEPT_APART:
         return None
     found = {name: row.artifact for name, row in predictions.items() if row.artifact is not None}
-    return Answered(run.path, found, stored.selected, stored.selected - predictions.keys())
+    selected = frozenset(stored.selected)
+    return Answered(run.path, found, selected, selected - predictions.keys())
 
 
 def _blank(chosen: Chosen, context: Context, text: str) -> Scored | None:
@@ -318,6 +384,8 @@ def score_pairs(
     access: Access,
     dataset: str | None,
     text: str,
+    kind: str = "",
+    named_clusters: ClusterUnit = "patient",
     optional: Sequence[str] = (),
     slices: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -342,6 +410,8 @@ def score_pairs(
         predictions,
         results,
         access=access,
+        kind=kind,
+        named=named_clusters,
         slices=slices,
         confidence=confidence,
         progress=progress,

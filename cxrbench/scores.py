@@ -22,7 +22,7 @@ from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.features.store import Store
 from cxrbench.features.weights import fits
 from cxrbench.metrics.base import ALONE, Context, Resources, comparable, short_hash
-from cxrbench.scoring import Chosen, Scored, make_metric, texts_hash
+from cxrbench.scoring import Ahead, Chosen, Progress, Scored, make_metric, texts_hash
 from cxrbench.store import RunFolder
 from cxrbench.tables import Scores, read_samples, read_scores, write_scores
 from cxrbench.types import Manifest
@@ -40,6 +40,8 @@ class Sources:
     """What features may use: the settings, the device; the store is that of the data set."""
     pictures: Callable[[], Iterable[NDArray[np.uint8] | None]] | None = None
     """The task's own images, one per sample of the whole task, where the data are at hand; see `Corpus.pictures`."""
+    annotate: Callable[[Ahead, Progress], Resources] | None = None
+    """Has workers fill the stores before a run is scored (workers/annotate.py)."""
 
 
 def with_store(resources: Resources, dataset: str | None) -> Resources:
@@ -47,7 +49,12 @@ def with_store(resources: Resources, dataset: str | None) -> Resources:
     if resources.config is None:
         return resources
     judge = resources.judge.at(cache_dir() / "judges" / (dataset or BARE)) if resources.judge is not None else None
-    return replace(resources, store=Store(cache_dir() / "features" / (dataset or BARE)), judge=judge)
+    return replace(resources, store=Store(feature_folder(dataset)), judge=judge)
+
+
+def feature_folder(dataset: str | None) -> Path:
+    """Where the feature store of a data set lies."""
+    return cache_dir() / "features" / (dataset or BARE)
 
 
 BARE = "files"

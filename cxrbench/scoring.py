@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -94,6 +95,10 @@ class Scored:
 
     def rows(self) -> Floats:
         """(n samples, k) statistics, repeats averaged."""
+        return np.asarray(self.kept_rows(), np.float64)
+
+    def kept_rows(self) -> Floats:
+        """The same as they are kept, which may be as whole numbers of a byte: to be summed, not to be reckoned with."""
         if self.statistics is None:
             raise CxrbenchError(f"{self.metric.key} was not scored: {self.reason}", code=Exit.UNDECIDED)
         rows = self.statistics.rows
@@ -138,9 +143,11 @@ def texts_hash(samples: Sequence[Sample], predictions: Mapping[str, Prediction])
     return digest.hexdigest()[:16]
 
 
-def _scorable(samples: Sequence[Sample], predictions: Mapping[str, Prediction]) -> tuple[list[int], tuple[str, ...]]:
+def _scorable(
+    samples: Sequence[Sample], predictions: Mapping[str, Prediction]
+) -> tuple[Sequence[int], tuple[str, ...]]:
     """Places of the samples that have an answer to score, and for every sample why it has none ("" if it has)."""
-    index: list[int] = []
+    index = array("q")
     reasons: list[str] = []
     for i, sample in enumerate(samples):
         row = predictions.get(sample.sample_id)
@@ -174,7 +181,7 @@ def _choices(row: Prediction) -> tuple[tuple[float, ...], tuple[int, ...]]:
     return row.option_logprobs or (), row.option_tokens or ()
 
 
-def _prepare(
+def prepare(
     chosen: Sequence[Chosen], corpus: Corpus, stored: Mapping[str, Context], text: str, progress: Progress
 ) -> list[Scored]:
     """Fit every metric that can run; a reason instead of a context for those that cannot."""
@@ -224,6 +231,33 @@ def _features_ready(requests: Iterable[FeatureRequest]) -> str | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What is about to be scored: the features that each metric needs, and the pairs they are computed of.
+
+    `needs` are those of the metrics that can run, by key; `pairs` begins a walk over all pairs, a chunk at a time.
+    """
+
+    needs: Mapping[str, tuple[FeatureRequest, ...]]
+    pairs: Callable[[], Iterator[Pairs]]
+    resources: Resources
+
+
+def ahead_of(
+    prepared: Sequence[Scored], samples: Sequence[Sample], predictions: Mapping[str, Prediction], text: str,
+    resources: Resources,
+) -> Ahead:  # fmt: skip
+    """What is about to be scored, of metrics that were prepared."""
+    index, _ = _scorable(samples, predictions)
+
+    def pairs() -> Iterator[Pairs]:
+        for start in range(0, len(index), CHUNK):
+            yield _pairs_of(samples, predictions, text, index[start : start + CHUNK])
+
+    needs = {each.metric.key: each.metric.needs(each.context) for each in prepared if not each.reason}
+    return Ahead(needs, pairs, resources)
+
+
 def score(
     samples: Sequence[Sample],
     predictions: Mapping[str, Prediction],
@@ -233,16 +267,19 @@ def score(
     progress: Progress = unwatched,
     stored: Mapping[str, Context] | None = None,
     resources: Resources = ALONE,
+    annotate: Callable[[Ahead, Progress], Resources] | None = None,
 ) -> list[Scored]:
     """Compute the statistics of every chosen metric over `samples`; rows in = rows out, in sample order.
 
     `text` is the task's normalisation; `stored` are contexts of an earlier scoring by metric key; `resources` is what
-    features may use.
+    features may use. `annotate` has workers fill the stores before the walk, and returns the resources to go on with.
     """
     if resources.judge is not None:
         resources = replace(resources, judge=resources.judge.watched(progress))
     with scored_on(lambda: device_kind(resources)):
-        prepared = _prepare(chosen, corpus, stored or {}, text, progress)
+        prepared = prepare(chosen, corpus, stored or {}, text, progress)
+    if annotate is not None:
+        resources = annotate(ahead_of(prepared, samples, predictions, text, resources), progress)
     index, reasons = _scorable(samples, predictions)
     filled = {each.metric.key: _Filled(reasons) for each in prepared}
     stopped = {each.metric.key: each.reason for each in prepared if each.reason}
@@ -267,7 +304,8 @@ def score(
                     )
                 filled[each.metric.key].put(places, result)
         progress("scoring pairs", min(start + CHUNK, len(index)), len(index))
-    ids = tuple(sample.sample_id for sample in samples)
+    ids = corpus.sample_ids if len(corpus.sample_ids) == len(samples) else [each.sample_id for each in samples]
+    ids = tuple(ids)
     return [
         replace(each, reason=stopped[each.metric.key], broken=each.metric.key in broken)
         if each.metric.key in stopped
@@ -287,20 +325,31 @@ def _statistics(
     return scored.metric.statistics(chunk, features, scored.context)
 
 
+LARGE = 64 << 20
+"""Bytes of statistics from which on whole numbers are kept in a byte each, where they fit."""
+
+
 class _Filled:
-    """Statistics of all samples, filled chunk by chunk; who is not scored is zero, skipped, with its reason."""
+    """Statistics of all samples, filled chunk by chunk; who is not scored is zero, skipped, with its reason.
+
+    Of many samples, numbers that are all whole and small (counts of labels, say) take a byte instead of eight.
+    """
 
     def __init__(self, reasons: Sequence[str]) -> None:
         self._reasons = list(reasons)
-        self._rows: Floats | None = None
+        self._rows: NDArray[np.float64] | NDArray[np.uint8] | None = None
         self._status: NDArray[np.uint8] | None = None
 
     def put(self, places: Sequence[int], part: Statistics) -> None:
         """Add the rows of the samples at some places."""
+        shape = (len(self._reasons), *part.rows.shape[1:])
+        small = _as_bytes(part.rows) if 8 * int(np.prod(shape)) > LARGE else None
         if self._rows is None or self._status is None:
-            self._rows = np.zeros((len(self._reasons), *part.rows.shape[1:]))
+            self._rows = np.zeros(shape, np.float64 if small is None else np.uint8)
             self._status = np.full((len(self._reasons), part.status.shape[1]), SKIPPED, np.uint8)
-        self._rows[places] = part.rows
+        if self._rows.dtype == np.uint8 and small is None:
+            self._rows = self._rows.astype(np.float64)
+        self._rows[places] = part.rows if small is None else small
         self._status[places] = part.status
         for place, reason in zip(places, part.reasons, strict=True):
             self._reasons[place] = reason
@@ -309,4 +358,12 @@ class _Filled:
         """All of them."""
         assert self._rows is not None, "there is always a chunk, if an empty one"
         assert self._status is not None
-        return Statistics(self._rows, self._status, tuple(self._reasons))
+        return Statistics(self._rows, self._status, tuple(self._reasons))  # type: ignore[arg-type]  # see Statistics
+
+
+def _as_bytes(rows: Floats) -> NDArray[np.uint8] | None:
+    """The same numbers as bytes; None where they are others."""
+    if rows.size and not (rows.min() >= 0 and rows.max() <= np.iinfo(np.uint8).max):
+        return None
+    small = rows.astype(np.uint8)
+    return small if np.array_equal(small, rows) else None

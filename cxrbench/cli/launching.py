@@ -1,4 +1,7 @@
-"""How a run is answered: by this process alone, by workers it starts here or on Ray, or as one worker of many."""
+"""How a run is answered: by this process alone, by workers it starts here or on Ray, or as one worker of many.
+
+How it is scored the same ways stands in annotating.py.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -20,9 +23,21 @@ if TYPE_CHECKING:
     from cxrbench.store import RunFolder
     from cxrbench.workers.ranks import Rank
     from cxrbench.workers.share import Check
+    from cxrbench.workers.supervise import Crew
 
 LAUNCHERS = ("auto", "none", "processes", "ray")
 WORKER = "--as-worker"
+
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Processes that work side by side.", show_default=False)
+]
+Launcher = Annotated[
+    str, typer.Option("--launcher", help="auto (here, or one rank of a scheduler's), none, processes, ray.")
+]
+RayAddress = Annotated[
+    str | None, typer.Option("--ray-address", help="auto, local, or HOST:PORT of a cluster.", show_default=False)
+]
+AsWorker = Annotated[str | None, typer.Option(WORKER, hidden=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +191,10 @@ def _share_of_rank(rank: Rank, work: Work, check: Check) -> int | None:
         return answered if not left(work.run, work.plan, epoch) else None
 
 
-def _as_worker(way: Way, work: Work, check: Check) -> None:
-    """A worker of a coordinator: its epoch stands in the folder."""
+def and_coordinator(way: Way, check: Check) -> Check:
+    """The same check, which also ends a worker whose coordinator has gone."""
     from cxrbench.workers.processes import end_with_coordinator
-    from cxrbench.workers.share import Share, answer_share, stopped
+    from cxrbench.workers.share import stopped
 
     gone: list[bool] = []
     if way.piped:
@@ -190,6 +205,14 @@ def _as_worker(way: Way, work: Work, check: Check) -> None:
         if gone:
             raise stopped("its coordinator has gone")
 
+    return both
+
+
+def _as_worker(way: Way, work: Work, check: Check) -> None:
+    """A worker of a coordinator: its epoch stands in the folder."""
+    from cxrbench.workers.share import Share, answer_share
+
+    both = and_coordinator(way, check)
     rank, number = way.share
     epoch = work.run.claims.last_epoch() if work.run.exists() else None
     if epoch is None or epoch.number != number:
@@ -215,7 +238,7 @@ def _coordinate(way: Way, work: Work, check: Check) -> int:
         if epoch is None:
             return 0
         open_ = left(work.run, work.plan, epoch)
-        crew = _crew(way, work, epoch)
+        crew = crew_of(way, sys.argv[1:], epoch.number, epoch.world)
 
         def progress(answered: int, at_work: int) -> None:
             said = f"{work.what}, {at_work} workers" if at_work else work.what
@@ -225,16 +248,16 @@ def _coordinate(way: Way, work: Work, check: Check) -> int:
         return open_
 
 
-def _crew(way: Way, work: Work, epoch: Epoch) -> Any:
-    words = sys.argv[1:]
+def crew_of(way: Way, words: Sequence[str], number: int, world: int) -> Crew:
+    """Processes here or actors on Ray that are the command `words` again; `number` as in `Processes`."""
     if way.kind == "ray":
         from cxrbench.bridges.ray import Actors
 
-        return Actors(run_words, words, epoch, way.address)
+        return Actors(run_words, words, number, world, way.address)
     from cxrbench.workers.processes import Processes
 
     spread = not any(word == "--device" or word.startswith("--device=") for word in words)
-    return Processes(words, epoch.number, epoch.world, spread=spread)
+    return Processes(words, number, world, spread=spread)
 
 
 @contextmanager

@@ -157,6 +157,8 @@ def read_vocabulary(file: Path) -> frozenset[str]:
             words = json.loads(text)
         except json.JSONDecodeError as error:
             raise CxrbenchError(f"not valid JSON: {error}", where=str(file)) from error
+        except (ValueError, RecursionError) as error:
+            raise CxrbenchError("expected a JSON list of strings", where=str(file)) from error
         if not all(isinstance(word, str) for word in words):
             raise CxrbenchError("expected a JSON list of strings", where=str(file))
     else:

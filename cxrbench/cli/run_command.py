@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxrbench.cli import launching
+from cxrbench.cli import annotating, launching
 from cxrbench.cli import options as opt
 from cxrbench.errors import CxrbenchError
 
@@ -60,16 +60,10 @@ def run(
     ] = "auto",
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, show_default=False)] = None,
     readers: Annotated[int, typer.Option("--readers", min=1, help="Images read at a time, ahead of the model.")] = 2,
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Processes that answer side by side.", show_default=False)
-    ] = None,
-    launcher: Annotated[
-        str, typer.Option("--launcher", help="auto (here, or one rank of a scheduler's), none, processes, ray.")
-    ] = "auto",
-    ray_address: Annotated[
-        str | None, typer.Option("--ray-address", help="auto, local, or HOST:PORT of a cluster.", show_default=False)
-    ] = None,
-    as_worker: Annotated[str | None, typer.Option(launching.WORKER, hidden=True)] = None,
+    workers: launching.Workers = None,
+    launcher: launching.Launcher = "auto",
+    ray_address: launching.RayAddress = None,
+    as_worker: launching.AsWorker = None,
     limit: Annotated[
         int | None,
         typer.Option("--limit", min=1, help="N samples, patients in a fixed shuffled order.", show_default=False),
@@ -134,6 +128,7 @@ def run(
     names = opt.metric_names(metrics)
     opt.check_scoring(names or [*wanted.spec.metrics.required, *wanted.spec.metrics.optional], replicates)
     words = opt.read_vocabulary(vocabulary) if vocabulary else None
+    wanted = _taking_up(wanted, out or resume)
     plan, notes = _plan(wanted, way)
     folder = _folder(plan, wanted, out, resume)
     if dry_run:
@@ -147,8 +142,13 @@ def run(
     if load_format == "dummy":
         _show_speed(folder, json_output=json_output)
         return
+    options = {
+        "--metrics": metrics, "--vocabulary": vocabulary, "--device": device if device != "auto" else None,
+        "--precision": precision, "--config": config,
+    }  # fmt: skip
+    scoring = annotating.score_words(folder.path, options, roots)
     with launching.unless_another_scores(way):
-        _score(folder, wanted, names, words, replicates, resources, json_output=json_output)
+        _score(folder, wanted, names, words, replicates, resources, (way, scoring), json_output=json_output)
 
 
 def _again(resume: Path) -> None:
@@ -244,6 +244,7 @@ def _wanted(
         trusted_endpoints=known.trusted_endpoints,
         places=known.models.get(name, {}),
         asks=frozenset(request_kinds(spec.kind)),
+        images=spec.images.use,
         **model_fields,
     )
     model = make_model(name, options, engine)
@@ -264,12 +265,22 @@ def _reader(data: TaskData, workers: int) -> tuple[ReadImage, Mapping[str, Any]]
     return cached, cached.identity
 
 
+def _taking_up(wanted: Wanted, folder: Path | None) -> Wanted:
+    """With the samples that the run keeps, if this goes on with one and its data are what they were."""
+    from cxrbench.kept_samples import taken_up
+    from cxrbench.store import RunFolder, run_folders
+
+    name = wanted.model.card.name
+    runs = [RunFolder(folder)] if folder is not None else run_folders(Path("runs"), wanted.spec.name, name)
+    return replace(wanted, data=taken_up(wanted.data, runs))
+
+
 def _plan(wanted: Wanted, way: launching.Way) -> tuple[Plan, list[str]]:
     """Read the data and decide everything; notes are lines to print and to keep."""
     from cxrbench.cli.score import surplus_note, words_note
     from cxrbench.data.image_processes import ImageProcesses
     from cxrbench.data.load import check_count, pool_note
-    from cxrbench.plan import plan_run
+    from cxrbench.plan import images_note, plan_run
 
     line = check_count(wanted.spec, wanted.data.samples, allow_partial=wanted.allow_partial)
     notes = [line] if line else []
@@ -279,6 +290,7 @@ def _plan(wanted: Wanted, way: launching.Way) -> tuple[Plan, list[str]]:
     if (
         not way.starts_workers
         and isinstance(wanted.reader, ImageProcesses)
+        and plan.images
         and any(each.images for batch in plan.batches for each in batch)
     ):
         wanted.reader.start()  # they come up while the model is loaded
@@ -288,7 +300,8 @@ def _plan(wanted: Wanted, way: launching.Way) -> tuple[Plan, list[str]]:
     surplus = surplus_note(about.get("surplus", 0), file)
     words = words_note((about.get("nothing_words", (0,))[0], 0), file)
     elsewhere = about["note"] if about.get("made_for", wanted.spec.dataset.name) != wanted.spec.dataset.name else None
-    notes += [line for line in (pool_note(wanted.data), surplus, words, elsewhere) if line]
+    single = images_note(wanted.spec, wanted.model, plan.samples)
+    notes += [line for line in (pool_note(wanted.data), surplus, words, elsewhere, single) if line]
     task = {**plan.manifest.task, "run_notes": notes}
     return replace(plan, manifest=replace(plan.manifest, task=task)), notes
 
@@ -317,10 +330,11 @@ def _execute(folder: RunFolder, plan: Plan, wanted: Wanted, notes: list[str], re
         typer.echo(f"note: {line}", err=True)
     if way.rank is not None:
         typer.echo(f"note: {way.rank.source} made this share {way.rank.rank} of {way.rank.world}", err=True)
+    plan = replace(plan, source=wanted.data.source)
     circumstances = {
         **machine(),
         "readers": readers,
-        "source": wanted.data.source,
+        "source": plan.source,
         "command": shlex.join(["cxrbench", *launching.own_words(sys.argv[1:])]),
     }
     try:
@@ -346,9 +360,11 @@ def _score(
     words: frozenset[str] | None,
     replicates: int,
     resources: Resources,
+    shared: tuple[launching.Way, list[str]],
     *,
     json_output: bool,
 ) -> None:
+    """Score; `shared` is how workers are started, and the command they are, where there are any."""
     from cxrbench.cli.score import finish
     from cxrbench.data.task_pictures import pictures_of
     from cxrbench.scores import Sources
@@ -357,4 +373,6 @@ def _score(
     train = (lambda: [sample.target for sample in data.pool]) if data.has_pool else None
     pictures = pictures_of(lambda: data, lambda _: wanted.reader) if wanted.spec.form == "pictures" else None
     sources = Sources(train, words, at_hand=True, resources=resources, pictures=pictures)
+    if shared[0].starts_workers:
+        sources = annotating.with_workers(shared[0], folder, sources, shared[1])
     finish(folder, named, sources, replicates, json_output=json_output)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxrbench.cli import judging
+from cxrbench.cli import annotating, judging, launching
 from cxrbench.cli import options as opt
 from cxrbench.errors import CxrbenchError, Exit
 
@@ -45,6 +45,10 @@ def score(
     replicates: opt.Replicates = 10_000,
     device: Annotated[str, typer.Option("--device", help="Of annotators: auto, cpu, cuda, cuda:N.")] = "auto",
     precision: opt.Precision = "fp32",
+    workers: launching.Workers = None,
+    launcher: launching.Launcher = "auto",
+    ray_address: launching.RayAddress = None,
+    as_worker: launching.AsWorker = None,
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Accept fewer samples than the task has in full; recorded.")
     ] = False,
@@ -72,14 +76,17 @@ def score(
     cxrbench score predictions.jsonl --metrics bleu:r2gen --vocabulary words.txt --access open
 
     cxrbench score RUN --metrics chexprompt --judge openai:MODEL --judge-url http://127.0.0.1:8000/v1
+
+    cxrbench score RUN --metrics chexbert-f1,radgraph-f1 --workers 4
     """  # noqa: D415  (examples follow)
     from cxrbench.scores import Sources
 
     words = opt.read_vocabulary(vocabulary) if vocabulary else None
     named = opt.metric_names(metrics)
     opt.check_scoring(named, replicates)
+    way = launching.way_of(launcher, workers, as_worker, ray_address)
     roots = opt.roots(reports, images, tables, annotations, demographics)
-    resources = opt.resources(config, device, precision)
+    resources = opt.resources(config, launching.with_device(way, {"device": device})["device"], precision)
     wish = judging.wish_of(judge, judge_url, judge_repeats, rubric, max_requests, max_cost, judge_set)
     if what.is_dir():
         from cxrbench.store import find_run
@@ -98,9 +105,13 @@ def score(
         run = find_run(str(what))
         resources = judging.with_judge(resources, wish, run.manifest().access)
         train, pictures = _data_of(run, config, roots)
-        sources = Sources(train, words, resources=resources, pictures=pictures)
-        finish(run, named, sources, replicates, json_output=json_output, out=out)
+        given = Sources(train, words, resources=resources, pictures=pictures)
+        annotating.score_as(
+            way, run, named, given,
+            lambda sources: finish(run, named, sources, replicates, json_output=json_output, out=out),
+        )  # fmt: skip
         return
+    annotating.refuse_for_files(way, launcher)
     check_out(out, what)
     if not what.exists():
         raise CxrbenchError("there is no such run folder or file", where=str(what), fix="cxrbench runs list")
@@ -299,6 +310,7 @@ def _against_task(
     extra = {
         "train": train, "access": spec.access, "dataset": spec.dataset.name, "text": spec.text, "task": spec.name,
         "model": f"replay:{file.name}", "notes": notes, "excluded": dict(data.samples.excluded),
+        "kind": spec.kind, "clusters": getattr(data.dataset, "clusters", "patient"),
         "default": spec.metrics.required, "optional": spec.metrics.optional, "slices": spec.slices,
         "n_task": len(samples), "n_full": spec.expected.n, "pool_note": lambda: pool_note(data),
     }  # fmt: skip
@@ -384,6 +396,7 @@ def _score_texts(
             samples, predictions, named or list(extra.get("default", ())), sources, Confidence(replicates=replicates),
             report, access=extra["access"], dataset=extra["dataset"], text=extra["text"],
             optional=() if named else extra.get("optional", ()), slices=extra.get("slices", ()),
+            kind=extra.get("kind", ""), named_clusters=extra.get("clusters", "patient"),
         )  # fmt: skip
     head: dict[str, Any] = {key: extra[key] for key in ("task", "model", "n_task", "n_full") if key in extra}
     partial = extra["pool_note"]() if "pool_note" in extra else None  # known once a metric or a slice has read train

@@ -11,7 +11,9 @@ import typer
 from cxrbench.errors import Exit
 
 if TYPE_CHECKING:
-    from cxrbench.workers.view import RunView, ShardView
+    from collections.abc import Sequence
+
+    from cxrbench.workers.view import RunView, ShardView, ShareView
 
 SHOWN = 40
 """Shards in the table: those at work or dead first; the others are counted."""
@@ -27,10 +29,13 @@ def status(
 
         cxrbench status runs/demo-findings/demo-1a2b3c4d
     """
+    from cxrbench.parts import Parts
+    from cxrbench.scores import feature_folder
     from cxrbench.store import find_run
     from cxrbench.workers.view import look
 
-    view = look(find_run(str(run)))
+    found = find_run(str(run))
+    view = look(found, Parts(feature_folder(found.manifest().task["dataset"]["name"]), found.path))
     if json_output:
         typer.echo(json.dumps(view.as_json(), indent=2, ensure_ascii=False))
     else:
@@ -63,7 +68,29 @@ def _show(view: RunView) -> None:
     for each in shards:
         if each.error:
             typer.echo(f"shard {each.shard}: {each.error}")
+    if view.scoring:
+        _show_scoring(view.scoring)
     typer.echo(f"to do: {view.todo}")
+
+
+def _show_scoring(scoring: Sequence[ShareView]) -> None:
+    from cxrbench.cli.show import console, table
+
+    done, total = sum(each.done for each in scoring), sum(each.total for each in scoring)
+    working = [each for each in scoring if each.state in ("working", "loading")]
+    rate = sum(each.rate or 0.0 for each in working)
+    pace = f", {rate:.1f}/s, about {(total - done) / rate:.0f} s left" if rate else ""
+    typer.echo(f"scoring: {done} of {total} annotations, {len(working)} workers at work{pace}")
+    made = table(["share", "where", "state", "annotator", "done", "of", "per s", "heartbeat"])
+    for each in scoring:
+        made.add_row(
+            f"{each.rank} of {each.world}", f"{each.host} {each.pid}"[-26:], each.state, each.stage or "-",
+            str(each.done), str(each.total), "-" if each.rate is None else f"{each.rate:.1f}", f"{each.beat:.0f} s ago",
+        )  # fmt: skip
+    console().print(made)
+    for each in scoring:
+        if each.note:
+            typer.echo(f"share {each.rank}: {each.note}")
 
 
 def _cells(shard: ShardView) -> list[str]:

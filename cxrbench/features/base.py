@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.features.device import resolved
+from cxrbench.features.store import row_key
+from cxrbench.parts import ElsewhereError
 
 if TYPE_CHECKING:
     from cxrbench.artifacts import Answered
@@ -84,6 +86,8 @@ class Feature(ABC):
     """Something computed once per batch of pairs and shared by metrics (token ids, labels, annotations)."""
 
     name: ClassVar[str]
+    shared: ClassVar[bool] = False
+    """Whether workers may share it, because what `extract` makes is kept and found again."""
 
     def ready(self, settings: Mapping[str, Hashable]) -> str | None:
         """None when it can be computed here, else one sentence of what it needs."""
@@ -108,6 +112,9 @@ BLOCK = 256
 
 class TextFeature(Feature):
     """An annotation of one text. `extract` gives `Sides`; of predictions alone with the setting `of`: "predictions"."""
+
+    shared = True
+    block: ClassVar[int] = BLOCK
 
     @abstractmethod
     def scope(self, settings: Mapping[str, Hashable], resources: Resources) -> str:
@@ -135,6 +142,9 @@ class TextFeature(Feature):
 
 class PairFeature(Feature):
     """An annotation of a prediction with its reference; `extract` gives one per pair, in order."""
+
+    shared = True
+    block: ClassVar[int] = BLOCK
 
     @abstractmethod
     def scope(self, settings: Mapping[str, Hashable], resources: Resources) -> str:
@@ -186,14 +196,21 @@ def _text(item: Any) -> str:
 def _known(
     feature: TextFeature | PairFeature, items: list[Any], settings: Mapping[str, Hashable], resources: Resources
 ) -> dict[Any, Any]:
-    """The annotation of every item, from the store or made now and put there."""
+    """The annotation of every item, from the store or made now and put there.
+
+    Raises:
+        ElsewhereError: in a worker, once its own share is made: the others are not known yet.
+    """
     # Without a place to keep them annotations are made all the same: the store saves time and decides nothing.
     store = resources.store if resources.store is not None and resources.store.usable() else None
     scope = feature.scope(settings, resources)
     stored = store.get(scope, [_text(item) for item in items]) if store is not None else {}
     known = {item: _unpacked(feature, stored[_text(item)]) for item in items if _text(item) in stored}
     missing = [item for item in items if item not in known]
-    for block in _blocks(missing):
+    mine = missing
+    if store is not None and store.share is not None:
+        mine = [item for item in missing if store.share.wants(row_key(scope, _text(item)))]
+    for block in _blocks(mine, feature.block):
         made = feature.annotate([_readable(item) for item in block], settings, resources)
         if len(made) != len(block):
             raise CxrbenchError(
@@ -203,6 +220,8 @@ def _known(
         known |= dict(zip(block, made, strict=True))
         if store is not None:
             store.put(scope, {_text(item): feature.pack(each) for item, each in zip(block, made, strict=True)})
+    if len(mine) < len(missing):
+        raise ElsewhereError
     return known
 
 
@@ -219,8 +238,8 @@ def _unpacked(feature: TextFeature | PairFeature, stored: Any) -> Any:
         ) from None
 
 
-def _blocks(items: list[Any]) -> Iterator[list[Any]]:
+def _blocks(items: list[Any], size: int) -> Iterator[list[Any]]:
     """Blocks of items of similar length, the longest first: what does not fit in memory fails early."""
     ordered = sorted(items, key=lambda item: (-len(_text(item)), _text(item)))
-    for start in range(0, len(ordered), BLOCK):
-        yield ordered[start : start + BLOCK]
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]

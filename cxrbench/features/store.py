@@ -2,19 +2,22 @@
 
 One SQLite file per data set, in the cache folder of its owner alone, because annotations contain the report's words;
 `cxrbench cache purge --dataset NAME` deletes it. A row is found by a hash of everything that could change it: the
-annotator, the version of its code, its weights, settings and precision (`scope`), and the text. Touches the standard
-library only; never the run folder.
+annotator, the version of its code, its weights, settings and precision (`scope`), and the text. It has one writer:
+workers of a scoring write parts (parts.py), which are merged. Never touches the run folder.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import itertools
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.parts import Part, Share, damaged, rows_of
 from cxrbench.privacy import claim_folder, private_file
 
 FORMAT = 1
@@ -45,6 +48,9 @@ class Store:
         CxrbenchError: the file is damaged, of another version, locked for too long, or the disk is full.
     """
 
+    share: Share | None = None
+    """Which texts are annotated here; None: all."""
+
     def __init__(self, folder: Path) -> None:
         self.file = folder / FILE
 
@@ -71,15 +77,28 @@ class Store:
 
     def put(self, scope: str, values: Mapping[str, bytes]) -> None:
         """Keep what is said of each text, all or nothing; what was kept of the same texts is replaced."""
+        self._keep([(row_key(scope, text), value) for text, value in values.items()])
+
+    def merge(self, part: Path) -> int:
+        """Keep what a worker handed over, all or nothing; returns how many rows that were. Once more changes nothing.
+
+        Raises:
+            CxrbenchError: as the class says, or the part is damaged.
+        """
+        rows = _rows(part)
+        first = next(rows, None)
+        return self._keep(itertools.chain([first], rows)) if first is not None else 0
+
+    def _keep(self, rows: Iterable[tuple[bytes, bytes]]) -> int:
         if not self.file.exists():
             claim_folder(self.file.parent)
             with open(self.file, "ab", opener=private_file):
                 pass
         with self._open() as base:
-            rows = [(row_key(scope, text), value) for text, value in values.items()]
-            base.execute("BEGIN IMMEDIATE")
-            base.executemany("INSERT OR REPLACE INTO feature VALUES (?, ?)", rows)
+            base.execute("BEGIN IMMEDIATE")  # closing without COMMIT, as an error does, takes all back
+            count = base.executemany("INSERT OR REPLACE INTO feature VALUES (?, ?)", rows).rowcount
             base.execute("COMMIT")
+        return count
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -131,3 +150,42 @@ class Store:
             what = f"the feature store is damaged ({said})"
             fix = "cxrbench cache purge, which costs nothing but annotating again"
         return CxrbenchError(what, where=str(self.file), fix=fix, code=Exit.INFRASTRUCTURE)
+
+
+class SharedStore(Store):
+    """The store of a data set as a worker sees it: read from, while what is new goes into the worker's own part.
+
+    `told` is called after each write with the number of rows.
+    """
+
+    def __init__(self, kept: Store, share: Share, part: Part | None, told: Callable[[int], None]) -> None:
+        super().__init__(kept.file.parent)
+        self.share: Share = share
+        self._part, self._told = part, told
+
+    def put(self, scope: str, values: Mapping[str, bytes]) -> None:
+        """Hand over what is said of each text."""
+        assert self._part is not None, "a dry share annotates nothing"
+        keys = {text: row_key(scope, text) for text in values}
+        self._part.put({"key": keys[text].hex(), "value": _packed(value)} for text, value in values.items())
+        self.share.held.update(keys.values())
+        self._told(len(keys))
+
+
+def _packed(value: bytes) -> str:
+    return base64.b64encode(value).decode("ascii")
+
+
+def _rows(part: Path) -> Iterator[tuple[bytes, bytes]]:
+    """Key and value of the annotations of a part."""
+    for row in rows_of(part):
+        if "value" in row:
+            try:
+                yield bytes.fromhex(row["key"]), base64.b64decode(row["value"], validate=True)
+            except (ValueError, TypeError, KeyError):
+                raise damaged(part) from None
+
+
+def keys_of(part: Path) -> set[bytes]:
+    """The keys of the annotations of a part."""
+    return {key for key, _ in _rows(part)}

@@ -106,6 +106,17 @@ class Choosing(Protocol):
         """From now on ask by this rubric as one of `ways`: answers of that kind are there already."""
 
 
+@runtime_checkable
+class Divisible(Protocol):
+    """An asker whose limits (connections, rates) are those of all workers together."""
+
+    def workers(self, most: int) -> int:
+        """How many of `most` workers may ask side by side; 0: one process has to ask everything."""
+
+    def divided(self, rank: int, world: int) -> Asker:
+        """The asker of worker `rank` of so many, with its part of the limits."""
+
+
 @dataclass(slots=True)
 class Usage:
     """What answers took, those of the store included; `asked` counts those asked for now, `failures` failed calls.

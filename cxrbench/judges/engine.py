@@ -3,13 +3,14 @@
     verdicts = judge_all(prompts, judge, parsers.green)
 
 Equal prompts are one question. What the store knows is not asked; what comes is stored raw before anything is done with
-it. A failed call is a named failure and never a score: the next command asks for it again. Touches the store and the
-asker only; it does not know HTTP.
+it. A failed call is a named failure and never a score: the next command asks for it again. Of several workers each asks
+its share (`Hands`). Touches the store and the asker only; it does not know HTTP.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,8 @@ from cxrbench.errors import CxrbenchError
 from cxrbench.judges.ask import PENDING, Asker, Choosing, Prompt, Reply, Usage
 from cxrbench.judges.parsers import Parser, Unreadable
 from cxrbench.judges.rubric import Rubric, built_in
-from cxrbench.judges.store import JudgeStore, Stored
+from cxrbench.judges.store import JudgeStore, Stored, Told
+from cxrbench.parts import ElsewhereError, Share
 
 UNREADABLE = "unreadable"
 _TOLD = 4
@@ -41,6 +43,23 @@ def _unwatched(stage: str, done: int, total: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Hands:
+    """How workers share the questions of one scoring.
+
+    `share`: which are asked here; None: all that nobody was `told` an answer to in this scoring. `keep` is where a
+    worker puts what it is told; None: the store.
+    """
+
+    share: Share | None = None
+    told: Mapping[bytes, Told] = field(default_factory=dict)
+    keep: Callable[[Told], None] | None = None
+
+
+_NOBODY: Mapping[str, Any] = {}
+"""A question is the key of its prompt with nobody to answer: the same however it is asked."""
+
+
+@dataclass(frozen=True, slots=True)
 class Judge:
     """Who judges, how often, by which rubrics, and where answers are kept (None: in memory).
 
@@ -55,6 +74,7 @@ class Judge:
     watch: Callable[[str, int, int], None] = _unwatched
     known: dict[str, Rubric] = field(default_factory=dict)
     usage: dict[str, Usage] = field(default_factory=dict)
+    hands: Hands = field(default_factory=Hands)
 
     def rubric(self, name: str) -> Rubric:
         """The rubric called `name`: the user's, or the built-in one."""
@@ -98,6 +118,7 @@ def judge_all(prompts: Sequence[Prompt], judge: Judge, read: Parser) -> list[Jud
 
     Raises:
         CxrbenchError: the store cannot be written, or the asker cannot be reached at all.
+        ElsewhereError: in a worker, once its own share is asked: the others are not known yet.
     """
     if not prompts:
         return []
@@ -109,20 +130,54 @@ def judge_all(prompts: Sequence[Prompt], judge: Judge, read: Parser) -> list[Jud
         for key, prompt in zip(keys, prompts, strict=True):
             first.setdefault(key, prompt)
             samples.setdefault(key, {}).update(dict.fromkeys(prompt.sample_ids))
-        for each in store.unread(list(first)):
+        told = _told(first, judge.hands)
+        for each in _before(store.unread(list(first)), told):
             _charge(usage, each)
             usage.lost += 1
-        found = {key: _read(each, read) for key, each in known.items()}
+        found = {key: _read(each, read) for key, each in known.items() if key not in told}
         for key in [key for key, each in found.items() if each.value is None]:
             del found[key]  # a parser has become stricter since: ask again
             _charge(usage, known[key])
             usage.lost += 1
         for key in found:
             _count(usage, known[key], asked=False)
-        open_ = [replace(prompt, sample_ids=tuple(samples[key])) for key, prompt in first.items() if key not in found]
+        found |= {key: _retold(each, read, usage) for key, each in told.items()}
+        open_ = [key for key in first if key not in found and _is_mine(first[key], judge.hands)]
         if open_:
-            _ask(open_, [key for key in first if key not in found], who, judge, read, store, found, usage)
+            asked = [replace(first[key], sample_ids=tuple(samples[key])) for key in open_]
+            _ask(asked, open_, who, judge, read, store, found, usage)
+    if len(found) < len(first):
+        raise ElsewhereError
     return [found[key] for key in keys]
+
+
+def _is_mine(prompt: Prompt, hands: Hands) -> bool:
+    return hands.share is None or hands.share.wants(prompt.key(_NOBODY))
+
+
+def _told(first: Mapping[bytes, Prompt], hands: Hands) -> dict[bytes, Told]:
+    """What workers of this scoring were told, by the key of the prompt."""
+    if not hands.told:
+        return {}
+    questions = {key: prompt.key(_NOBODY) for key, prompt in first.items()}
+    return {key: hands.told[question] for key, question in questions.items() if question in hands.told}
+
+
+def _before(unread: Sequence[Stored], told: Mapping[bytes, Told]) -> list[Stored]:
+    """Of answers that could not be read, those of earlier scorings: `told` are of this one."""
+    now = {(each.answer.at, each.answer.text) for each in told.values() if each.answer is not None}
+    return [each for each in unread if (each.at, each.text) not in now]
+
+
+def _retold(told: Told, read: Parser, usage: Usage) -> Judged:
+    """What a worker was told, counted as if this process had asked."""
+    if told.answer is not None:
+        _count(usage, told.answer, asked=True)
+    if not told.reason and told.answer is not None:
+        return _read(told.answer, read)
+    why = told.reason.removeprefix(f"{PENDING}: ")
+    usage.failures[why] = usage.failures.get(why, 0) + 1
+    return Judged(None, told.reason)
 
 
 def _known(
@@ -151,21 +206,29 @@ def _ask(
     usage: Usage,
 ) -> None:
     done = count(1)
+    hand_over = judge.hands.keep
 
     def keep(prompt: Prompt, reply: Reply, judged: Judged) -> None:
         asked_as = reply.who or who
         made = _stored(reply, json.dumps(_about(prompt, asked_as), sort_keys=True))
-        store.put(prompt.key(asked_as), replace(made, readable=judged.value is not None))
+        made = replace(made, readable=judged.value is not None)
+        if hand_over is None:
+            store.put(prompt.key(asked_as), made)
+        else:
+            dated = replace(made, at=time.time())
+            hand_over(Told(prompt.key(_NOBODY), prompt.key(asked_as), dated, judged.reason))
         _count(usage, made, asked=True)
 
     def answered(number: int, reply: Reply) -> None:
         key, prompt = keys[number], prompts[number]
         if reply.text is None:
             why = reply.detail or reply.outcome
-            if reply.body is not None:  # a completion all the same (a refusal), and paid for
-                keep(prompt, reply, Judged(None))
-            usage.failures[why] = usage.failures.get(why, 0) + 1
             found[key] = Judged(None, f"{PENDING}: {why}")
+            if reply.body is not None:  # a completion all the same (a refusal), and paid for
+                keep(prompt, reply, found[key])
+            elif hand_over is not None:
+                hand_over(Told(prompt.key(_NOBODY), None, None, found[key].reason))
+            usage.failures[why] = usage.failures.get(why, 0) + 1
         else:
             judged = _read(_stored(reply, ""), read)
             keep(prompt, reply, judged)

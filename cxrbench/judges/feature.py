@@ -41,6 +41,8 @@ def no_judge() -> CxrbenchError:
 class JudgeFeature(Feature):
     """Finds the rubrics the metric was fitted with, and asks."""
 
+    shared = True
+
     def extract(self, pairs: Pairs, settings: Mapping[str, Hashable], resources: Resources = ALONE) -> list[Verdicts]:
         """Verdicts of each pair, in order, as many as there are repeats."""
         judge = judge_of(resources)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from cxrbench.errors import CxrbenchError, Exit
@@ -88,6 +89,25 @@ class ServerJudge:
 
     def stopped(self) -> str:
         return self._stopped
+
+    def workers(self, most: int) -> int:
+        """As many as there are connections. A budget is kept by one process: no worker knows what others have spent."""
+        limited = self.budget.max_requests is not None or self.budget.max_cost is not None
+        return 0 if limited else min(most, self.policy.concurrency)
+
+    def divided(self, rank: int, world: int) -> ServerJudge:
+        whole = self.policy
+        lanes, further = divmod(whole.concurrency, world)
+        requests, tokens = (
+            None if rate is None else rate / world for rate in (whole.requests_per_minute, whole.tokens_per_minute)
+        )
+        policy = replace(
+            whole, concurrency=lanes + (rank < further), requests_per_minute=requests, tokens_per_minute=tokens
+        )
+        structured = self.structured
+        return ServerJudge(
+            self.model, self.endpoint, policy, self.budget, self._key, structured, self.limit_key, self.revision
+        )
 
     def ask(self, prompts: Sequence[Prompt], answered: Answered) -> None:
         client = Client(self.endpoint, self.policy, self.budget, self._key)

@@ -3,22 +3,25 @@
 A row is found by a hash of everything that was asked (rubric, endpoint, model, settings, messages, repeat). It is
 written before the next request of its lane starts, so a killed command asks nothing twice that was answered. Only
 answers that could be read count as done; others are kept to be looked at and are asked anew by the next command.
-`cxrbench cache purge --dataset NAME` deletes it. Touches the standard library, errors and privacy only.
+`cxrbench cache purge --dataset NAME` deletes it. Workers of a scoring write what they are told into parts (parts.py),
+which are merged. Touches parts, errors and privacy only.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.parts import damaged, rows_of
 from cxrbench.privacy import claim_folder, private_file
 
 FORMAT = 1
@@ -52,6 +55,49 @@ class Stored:
 _COLUMNS = tuple(field.name for field in fields(Stored))
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What became of a question (16 bytes that no way of asking changes) that a worker asked.
+
+    `answer` belongs under `key`; both are None where no completion came. `reason` is why there is no verdict, empty
+    where there is one.
+    """
+
+    question: bytes
+    key: bytes | None
+    answer: Stored | None
+    reason: str = ""
+
+    def row(self) -> dict[str, Any]:
+        """As a row of a part."""
+        body = asdict(self.answer) if self.answer is not None else None
+        if body is not None and body["body"] is not None:
+            body["body"] = base64.b64encode(body["body"]).decode("ascii")
+        key = self.key.hex() if self.key is not None else None
+        return {"question": self.question.hex(), "key": key, "answer": body, "reason": self.reason}
+
+
+def told_of(part: Path) -> Iterator[Told]:
+    """What a worker was told by judges.
+
+    Raises:
+        CxrbenchError: a row is damaged.
+    """
+    for row in rows_of(part):
+        if "question" not in row:
+            continue
+        try:
+            answer = row["answer"]
+            if answer is not None:
+                answer = Stored(**answer)
+                if answer.body is not None:
+                    answer = replace(answer, body=base64.b64decode(answer.body, validate=True))
+            key = bytes.fromhex(row["key"]) if row["key"] is not None else None
+            yield Told(bytes.fromhex(row["question"]), key, answer, str(row["reason"]))
+        except (ValueError, TypeError, KeyError):
+            raise damaged(part) from None
+
+
 class JudgeStore:
     """Open while a judge is asked; a context manager. `folder` None keeps answers in memory only."""
 
@@ -71,7 +117,8 @@ class JudgeStore:
     def _prepare(self) -> None:
         # A commit outlives the process that made it, though not a power cut: then its requests are asked again.
         self._base.execute("PRAGMA trusted_schema = OFF")  # a file from elsewhere may bring views and triggers
-        self._base.execute("PRAGMA journal_mode = WAL")
+        if self._base.execute("PRAGMA journal_mode").fetchone() != ("wal",):  # changing it, no other may read
+            self._base.execute("PRAGMA journal_mode = WAL")
         self._base.execute("PRAGMA synchronous = NORMAL")
         (version,) = self._base.execute("PRAGMA user_version").fetchone()
         (tables,) = self._base.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -133,6 +180,34 @@ class JudgeStore:
             self._base.execute("BEGIN IMMEDIATE")
             self._base.execute("INSERT INTO earlier SELECT * FROM answer WHERE key = ?", (key,))
             self._base.execute(f"INSERT OR REPLACE INTO answer VALUES ({marks})", row)  # noqa: S608
+
+    def merge(self, part: Path) -> int:
+        """Keep what a worker was answered, all or nothing; returns how many answers were new. Again changes nothing.
+
+        The last one under a key counts, but for one that could not be read after one that could; the other is kept as
+        an earlier one.
+        """
+        marks = ",".join("?" * (1 + len(_COLUMNS)))
+        count = 0
+        with self._telling(), self._base:
+            self._base.execute("BEGIN IMMEDIATE")
+            for told in told_of(part):
+                if told.key is None or told.answer is None or self._has(told.key, told.answer.at):
+                    continue
+                count += 1
+                row = (told.key, *astuple(told.answer))
+                query = "SELECT readable FROM answer WHERE key = ?"
+                (before,) = self._base.execute(query, (told.key,)).fetchone() or (None,)
+                if before and not told.answer.readable:
+                    self._base.execute(f"INSERT INTO earlier VALUES ({marks})", row)  # noqa: S608
+                    continue
+                self._base.execute("INSERT INTO earlier SELECT * FROM answer WHERE key = ?", (told.key,))
+                self._base.execute(f"INSERT OR REPLACE INTO answer VALUES ({marks})", row)  # noqa: S608
+        return count
+
+    def _has(self, key: bytes, at: float) -> bool:
+        query = "SELECT 1 FROM answer WHERE key = ? AND at = ? UNION ALL SELECT 1 FROM earlier WHERE key = ? AND at = ?"
+        return self._base.execute(query, (key, at, key, at)).fetchone() is not None
 
     def close(self) -> None:
         """Close the file."""

@@ -32,17 +32,20 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
 
 
 class Processes:
-    """A crew of processes; see the module. `words` are those of the command, without the program's name."""
+    """A crew of processes; see the module. `words` are those of the command, without the program's name.
 
-    def __init__(self, words: Sequence[str], epoch: int, world: int, *, spread: bool) -> None:
-        self._words, self._epoch, self._world = tuple(words), epoch, world
+    `number` is what a worker is told besides its rank: the epoch of a run, the number of shares of a scoring.
+    """
+
+    def __init__(self, words: Sequence[str], number: int, world: int, *, spread: bool) -> None:
+        self._words, self._number, self._world = tuple(words), number, world
         self._gpus = visible_gpus(os.environ) if spread else []
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._said: dict[int, tuple[deque[str], threading.Thread]] = {}
 
     def start(self, rank: int) -> None:
         """Start the command once more, as the worker of a share."""
-        command = [sys.executable, "-m", "cxrbench", *self._words, "--as-worker", f"{rank}/{self._epoch}/pipe"]
+        command = [sys.executable, "-m", "cxrbench", *self._words, "--as-worker", f"{rank}/{self._number}/pipe"]
         child = subprocess.Popen(  # noqa: S603 - this command again, without a shell
             command,
             stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""The coordinator of a run with several workers: start them, watch them, start again who died, tell how far all are.
+"""The coordinator of several workers of a run or a scoring: start, watch, start again who died, tell how far all are.
 
 A worker that dies is replaced by one that claims a new shard for the same share; one that fails with an error ends
 the run, because the next would fail alike. Everything written is kept either way.
@@ -7,8 +7,9 @@ the run, because the next would fail alike. Everything written is kept either wa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from cxrbench.errors import CxrbenchError, Exit
@@ -48,19 +49,28 @@ class Crew(Protocol):
         """End all that are left: first asked, then made to."""
 
 
-Progress = Callable[[int, int], None]
-"""Called with how many samples of the epoch are answered, and how many workers are at work."""
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What a crew works on: the folder it is told of by, what each share has come to, and who is shown how far all are.
+
+    `written` gives the bytes there are of a share; a worker that dies without more of them than its predecessor had has
+    come to nothing. `show` is told now and then how many workers are at work.
+    """
+
+    folder: Path
+    written: Callable[[int], int]
+    show: Callable[[int], None]
 
 
-def supervise(run: RunFolder, epoch: Epoch, crew: Crew, check: Callable[[], None], progress: Progress) -> None:
-    """See an epoch through.
+def see_through(crew: Crew, ranks: Iterable[int], watched: Watched, check: Callable[[], None]) -> None:
+    """Start a worker for each share, start again who died, and come back when all have ended.
 
     Raises:
-        CxrbenchError: a worker failed, or died `TRIES` times without an answer; or what `check` raises.
+        CxrbenchError: a worker failed, or died `TRIES` times without coming to anything; or what `check` raises.
     """
-    waiting = {rank for rank in range(epoch.world) if epoch.share(rank)}
+    waiting = set(ranks)
     deaths = dict.fromkeys(waiting, 0)
-    shards = dict.fromkeys(waiting, 0)
+    written = dict.fromkeys(waiting, 0)
     looked = 0.0
     try:
         for rank in sorted(waiting):
@@ -73,24 +83,42 @@ def supervise(run: RunFolder, epoch: Epoch, crew: Crew, check: Callable[[], None
                 if end.fate == "done":
                     waiting.discard(end.rank)
                     continue
-                written = sum(_size(run, claim) for claim in team(run, epoch) if claim.rank == end.rank)
-                deaths[end.rank] = 1 if written > shards[end.rank] else deaths[end.rank] + 1
-                shards[end.rank] = written
+                now = watched.written(end.rank)
+                deaths[end.rank] = 1 if now > written[end.rank] else deaths[end.rank] + 1
+                written[end.rank] = now
                 if deaths[end.rank] >= TRIES:
                     raise CxrbenchError(
                         f"worker {end.rank} died {TRIES} times without an answer in between ({end.reason})",
-                        where=str(run.path),
+                        where=str(watched.folder),
                         fix="look for a lack of memory; fewer --workers or a smaller --batch-size need less",
                         code=Exit.INFRASTRUCTURE,
                     )
                 crew.start(end.rank)
             if time.monotonic() - looked > LOOK_AT_BEATS:
                 looked = time.monotonic()
-                progress(_answered(run, epoch), len(waiting))
+                watched.show(len(waiting))
             time.sleep(LOOK)
     finally:
         crew.stop()
-    progress(_answered(run, epoch), 0)
+    watched.show(0)
+
+
+Progress = Callable[[int, int], None]
+"""Called with how many samples of the epoch are answered, and how many workers are at work."""
+
+
+def supervise(run: RunFolder, epoch: Epoch, crew: Crew, check: Callable[[], None], progress: Progress) -> None:
+    """See an epoch through.
+
+    Raises:
+        CxrbenchError: as `see_through`.
+    """
+
+    def written(rank: int) -> int:
+        return sum(_size(run, claim) for claim in team(run, epoch) if claim.rank == rank)
+
+    watched = Watched(run.path, written, lambda at_work: progress(_answered(run, epoch), at_work))
+    see_through(crew, (rank for rank in range(epoch.world) if epoch.share(rank)), watched, check)
 
 
 def team(run: RunFolder, epoch: Epoch) -> list[Claim]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrbench.claims import BEAT, Beat, Claim, Epoch, shard_name, this_machine
+from cxrbench.parts import Parts, Sign
 from cxrbench.rows import row_heads
 from cxrbench.store import RunFolder
 from cxrbench.types import EMPTY, OK
@@ -40,8 +41,31 @@ class ShardView:
 
 
 @dataclass(frozen=True, slots=True)
+class ShareView:
+    """A worker of a scoring: `done` of `total` annotations of its share; `stage` is the annotator it is at.
+
+    `state` and `beat` as in `ShardView`.
+    """
+
+    rank: int
+    world: int
+    host: str
+    pid: int
+    state: str
+    stage: str
+    done: int
+    total: int
+    rate: float | None
+    beat: float
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunView:
-    """A run. `late` rows were written by a worker after its share was taken over, and do not count."""
+    """A run. `late` rows were written by a worker after its share was taken over, and do not count.
+
+    `scoring` are the workers of a scoring that has not come to its end.
+    """
 
     run: str
     task: str
@@ -58,14 +82,18 @@ class RunView:
     scored: bool
     todo: str
     shards: tuple[ShardView, ...]
+    scoring: tuple[ShareView, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """What `--json` prints."""
-        return {**asdict(self), "shards": [asdict(each) for each in self.shards]}
+        shards, scoring = ([asdict(each) for each in found] for found in (self.shards, self.scoring))
+        return {**asdict(self), "shards": shards, "scoring": scoring}
 
 
-def look(run: RunFolder) -> RunView:
+def look(run: RunFolder, parts: Parts | None = None) -> RunView:
     """Look at a run folder, for some seconds where its workers are on other machines.
+
+    `parts` is where workers that score it hand over, in this user's cache.
 
     Raises:
         CxrbenchError: there is no run, or a file of it is damaged.
@@ -84,6 +112,8 @@ def look(run: RunFolder) -> RunView:
         if file.stem in seals:
             late += _late(file, sum(counts[file.stem].values()))
     shards = [*_of_one_process(run, counts, last), *_of_workers(run, claims, last, counts)]
+    scoring = _of_scoring(parts) if parts is not None else []
+    scored_by = [each for each in scoring if each.state in ("working", "loading")]
     working = [each for each in shards if each.state in ("working", "loading")]
     rate = sum(each.rate or 0.0 for each in working)
     left = manifest.n_expected - len(outcomes)
@@ -101,8 +131,9 @@ def look(run: RunFolder) -> RunView:
         dead=sum(each.state in ("dead", "silent") for each in shards),
         late=late,
         scored=(run.path / "summary.json").exists(),
-        todo=_todo(run, left, working, last),
+        todo=_todo(run, left, [*working, *scored_by], last),
         shards=tuple(shards),
+        scoring=tuple(scoring),
     )
 
 
@@ -111,7 +142,7 @@ def _late(file: Path, counted: int) -> int:
         return sum(line.endswith(b"\n") for line in handle) - counted
 
 
-def _todo(run: RunFolder, left: int, working: Sequence[ShardView], last: Epoch | None) -> str:
+def _todo(run: RunFolder, left: int, working: Sequence[ShardView | ShareView], last: Epoch | None) -> str:
     if working:
         return "wait: it is at work"
     if not left:
@@ -201,6 +232,42 @@ def _shard(claim: Claim, beat: Beat | None, rows: Counter[bool], is_open: bool, 
         rate=beat.answered / seconds if beat is not None and seconds > 0 and beat.answered else None,
         beat=age,
         error=str(beat.error.get("what", "")) if beat is not None and state == "failed" else "",
+    )
+
+
+def _of_scoring(parts: Parts) -> list[ShareView]:
+    """The workers of a scoring; of those on other machines it is seen whether a sign of life comes in."""
+    before = {sign.rank: sign for sign in parts.signs()}
+    elsewhere = {
+        rank for rank, sign in before.items() if sign.state == "working" and sign.place.machine != this_machine()
+    }
+    ticking: set[int] = set()
+    until = time.monotonic() + 3 * BEAT
+    while len(ticking) < len(elsewhere) and time.monotonic() < until:
+        time.sleep(0.2)
+        ticking |= {sign.rank for sign in parts.signs() if sign.rank in elsewhere and sign != before[sign.rank]}
+    return [_scoring_share(sign, ticking) for sign in parts.signs()]
+
+
+def _scoring_share(sign: Sign, ticking: set[int]) -> ShareView:
+    here = sign.place.machine == this_machine()
+    state, seconds = sign.state, sign.clock - sign.place.clock
+    if state == "working" and (sign.place.alive() is False or (not here and sign.rank not in ticking)):
+        state = "dead" if here else "silent"
+    elif state == "working" and not sign.stage:
+        state = "loading"
+    return ShareView(
+        rank=sign.rank,
+        world=sign.world,
+        host=sign.place.host,
+        pid=sign.place.pid,
+        state=state,
+        stage=sign.stage,
+        done=sign.done,
+        total=sign.total,
+        rate=sign.made / seconds if seconds > 0 and sign.made else None,
+        beat=max(0.0, time.monotonic() - sign.clock if here else time.time() - sign.wall),
+        note=sign.note,
     )
 
 

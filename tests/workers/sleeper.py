@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cxrbench.models.base import ModelCard
 from cxrbench.models.baselines import Lookup
+from tests.workers.reader import POINTS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,5 +48,5 @@ def install(place: Path) -> dict[str, str]:
     info = place / "sleeper-1.dist-info"
     info.mkdir(parents=True, exist_ok=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sleeper\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[cxrbench.models]\nsleeper = tests.workers.sleeper:Sleeper\n")
+    (info / "entry_points.txt").write_text(f"[cxrbench.models]\nsleeper = tests.workers.sleeper:Sleeper\n{POINTS}")
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(place)])}

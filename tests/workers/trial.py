@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing, suppress
 from pathlib import Path
 
+from cxrbench.features.store import FILE, keys_of
+from cxrbench.parts import Parts
 from tests.workers.sleeper import install
 
 TASK = """\
@@ -32,6 +37,7 @@ expected: {{n: {samples}, evidence: verified, source: the option above}}
 """
 
 HANGS = 120.0
+JUDGED = ("--metrics", "chexprompt", "--judge", "openai:m", "--judge-set", "backoff=0", "--judge-url")
 ANSWER = ("outcome", "text", "finish_reason", "inputs", "batch")
 
 
@@ -75,6 +81,98 @@ class Trial:
         from cxrbench.store import RunFolder
 
         return {key: {name: getattr(row, name) for name in ANSWER} for key, row in RunFolder(out).predictions().items()}
+
+
+class Scoring:
+    """A run that a `Trial` made, scored again and again: each `place` has a copy of it and a cache of its own.
+
+    The command runs beside the copy and calls it `run`, so that summaries can be compared byte by byte. On a cluster
+    that was started before, all places have one cache and one log (`shared`), which a new place finds empty.
+    """
+
+    def __init__(self, trial: Trial, made: Path, *, sleep: float = 0.01, shared: bool = False) -> None:
+        self.trial, self.made, self.sleep, self.shared = trial, made, sleep, shared
+
+    def place(self, name: str) -> Path:
+        """A new copy."""
+        place = self.trial.place / name
+        if self.shared:
+            shutil.rmtree(self.trial.place / "cache", ignore_errors=True)
+            (self.trial.place / "cache").mkdir()
+        shutil.copytree(self.made, place / "run")
+        for file in ("summary.json", "scores", "contexts"):
+            path = place / "run" / file
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        for name in ("xdg", "log") if self.shared else ():
+            (place / name).symlink_to(self.trial.place / "cache" / name)
+        return place
+
+    def start(
+        self, place: Path, *further: object, environment: dict[str, str] | None = None
+    ) -> subprocess.Popen[str]:  # fmt: skip
+        """`cxrbench score run`, with the metric `slow` unless others are named."""
+        named = [] if "--metrics" in further else ["--metrics", "slow"]
+        words = ["score", "run", *named, "--replicates", "0", *map(str, further)]
+        return subprocess.Popen(
+            [sys.executable, "-m", "cxrbench", *words],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=place, start_new_session=True,
+            env={**self.environment(place), **(environment or {})},
+        )  # fmt: skip
+
+    def environment(self, place: Path) -> dict[str, str]:
+        return {
+            **self.trial.environment,
+            "XDG_CACHE_HOME": str(self.cache(place) / "xdg"),
+            "TRIAL_SLEEP": str(self.sleep),
+            "TRIAL_LOG": str(self.cache(place) / "log"),
+        }
+
+    def cache(self, place: Path) -> Path:
+        return self.trial.place / "cache" if self.shared else place
+
+    def finish(self, place: Path, *further: object, environment: dict[str, str] | None = None) -> str:
+        """The command to its end, which must be good; returns what it said on standard error."""
+        code, said = end(self.start(place, *further, environment=environment))
+        assert code == 0, said
+        return said
+
+
+def parts_in(place: Path) -> Parts:
+    return Parts(place / "xdg" / "cxrbench" / "features" / "phantom", place / "run")
+
+
+def handed_over(place: Path) -> int:
+    """Bytes of all parts, and of the store, that there are so far."""
+    store = place / "xdg" / "cxrbench" / "features" / "phantom" / FILE
+    size = store.stat().st_size if store.exists() else 0
+    for file in parts_in(place).files():
+        with suppress(FileNotFoundError):
+            size += file.stat().st_size
+    return size
+
+
+def scorers_of(place: Path) -> list[int]:
+    """Process numbers of the workers of a scoring whose process is there."""
+    return [sign.place.pid for sign in parts_in(place).signs() if sign.place.alive()]
+
+
+def kept_keys(place: Path) -> set[bytes]:
+    """What is kept of the annotations, in parts or in the store. A part is there until the store has its rows."""
+    found: set[bytes] = set()
+    for file in parts_in(place).files():
+        with suppress(FileNotFoundError):
+            found |= keys_of(file)
+    store = place / "xdg" / "cxrbench" / "features" / "phantom" / FILE
+    if store.exists():
+        with closing(sqlite3.connect(store, timeout=60)) as base, suppress(sqlite3.OperationalError):
+            found |= {key for (key,) in base.execute("SELECT key FROM feature")}
+    return found
+
+
+def annotated(place: Path) -> list[bytes]:
+    """Keys of what was annotated, in the order of time, as often as it was."""
+    log = place / "log"
+    return [bytes.fromhex(line.split()[0]) for line in log.read_text().splitlines()] if log.exists() else []
 
 
 def end(process: subprocess.Popen[str]) -> tuple[int, str]:
