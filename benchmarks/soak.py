@@ -6,7 +6,9 @@ Two runs are made of invented reports (benchmarks.score_200k), a small and a lar
 on both, in processes of their own, by what the kernel says of the finished process: what a stage needs more for the
 large one is its growth. The large run is killed with SIGKILL `--kills` times at random sizes; of every start after it,
 the seconds until the first new row are taken. Then the run must hold every sample once, with the text of the file.
-`--labels N`: label F1 on a run of N drawn phantom studies (its labels come with them; drawing takes minutes).
+`--labels N`: label F1 on a run of N samples. Making as many phantom studies takes minutes for each command that
+reads them, so 2,000 are made and answered by `cxrbench run`, and its folder is multiplied to N samples under new ids
+before it is scored as any other.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks._large_task import large_task
@@ -127,14 +130,18 @@ def stages(place: Path, samples: int, kills: int) -> tuple[dict[str, tuple[float
     return found, starts
 
 
+DRAWN = 2_000
+"""Phantom studies that are made for label F1."""
+
+
 def labels(place: Path, samples: int) -> float:
-    """Peak of scoring label F1 on drawn studies."""
+    """Peak of scoring label F1 on drawn studies, multiplied."""
     from cxrbench.config import load_config
     from cxrbench.data.load import TaskData
     from cxrbench.spec import find_task
 
     place.mkdir()
-    (place / "large.yaml").write_text(large_task(samples, 64, "required: [length]"))
+    (place / "large.yaml").write_text(large_task(DRAWN, 64, "required: [length]"))
     found = TaskData.find(find_task(str(place / "large.yaml")), load_config(None), {}).samples.samples
     with (place / "predictions.jsonl").open("w") as file:
         last = found[-1].target
@@ -142,9 +149,33 @@ def labels(place: Path, samples: int) -> float:
             file.write(json.dumps({"sample_id": sample.sample_id, "prediction": last}) + "\n")
             last = sample.target
     finish(program(place, *run_words(place, data=False)))
+    multiply(place / "run", samples // DRAWN)
     peak, seconds = finish(program(place, "score", "run", "--metrics", "label-f1", "--replicates", "0"))
     print(f"  {samples} label-f1: {peak:.0f} MB, {seconds:.0f} s of processor", flush=True)
     return peak
+
+
+def multiply(folder: Path, times: int) -> None:
+    """Make a run of so many times its samples: patients, studies and samples under new ids, each with its answer."""
+    from cxrbench.data.samples import growing
+    from cxrbench.spool import Ids
+    from cxrbench.store import RunFolder
+    from cxrbench.tables import read_samples, write_samples
+
+    run = RunFolder(folder)
+    samples, ids = growing(), Ids()
+    rows = [json.loads(line) for line in run.shard_file("predictions").read_text().splitlines()]
+    stored = read_samples(run.samples_file).samples
+    with run.shard_file("predictions").open("w") as file:
+        for turn in range(times):
+            for sample in stored:
+                names = {key: f"{getattr(sample, key)}~{turn}" for key in ("sample_id", "study_id", "patient_id")}
+                samples.append(replace(sample, **names))
+                ids.add(names["sample_id"])
+            file.writelines(json.dumps({**row, "sample_id": f"{row['sample_id']}~{turn}"}) + "\n" for row in rows)
+    write_samples(run.samples_file, samples.finish(), ids)
+    manifest = run.manifest()
+    run.write_manifest(replace(manifest, n_expected=len(ids), clusters=manifest.clusters * times))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Answers that are no text: pictures and vectors in the folder `artifacts/` of a run. Touches errors and atomic.
+"""Answers that are no text: pictures and vectors in the folder `artifacts/` of a run.
 
     artifacts/<hash>.png          one picture
     artifacts/<hash>.npy#ROW      one row of the vectors of a batch, float32 (n, d)
@@ -6,25 +6,36 @@
 A file is named by its content (16 hex digits of SHA-256), so a prediction's reference says what was answered and not
 only where it lies: equal references are equal answers, and a file that was changed since is noticed when it is read.
 Files are whole or not there, and on disk before the row that names them; like everything in a run folder they are
-their owner's alone. Pillow is imported inside functions.
+their owner's alone. A run folder may be somebody else's, who can name a file by whatever it holds: a picture is not
+decoded before its size is believable, vectors not before they are all there. Touches errors, reading and atomic; Pillow
+is imported inside functions.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrbench.atomic import write_atomic
 from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.reading import read_regular
 
 FOLDER = "artifacts"
+
+LARGEST = 4 << 30
+"""Bytes of a file: the vectors of a batch of a million samples."""
+
+MOST_PIXELS = 89_478_485
+"""Pixels of a picture, as of the images of a data set (data/images.py)."""
 
 Picture = NDArray[np.uint8]
 """(H, W) grey, or (H, W, 3) red, green, blue."""
@@ -70,10 +81,19 @@ def read_picture(run: Path, reference: str) -> Picture:
     Raises:
         CxrbenchError: it is not there, or not what was written.
     """
-    from PIL import Image
+    from PIL.PngImagePlugin import PngImageFile
 
-    with Image.open(io.BytesIO(content(run, reference, "png"))) as picture:
-        return np.asarray(picture.convert("L"))
+    data = content(run, reference, "png")
+    try:
+        # The plugin's class itself, as in data/images.py: `Image.open` would test the size too late, and warn.
+        with PngImageFile(io.BytesIO(data)) as picture:
+            if 0 < picture.width * picture.height <= MOST_PIXELS:
+                return np.asarray(picture.convert("L"))
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a decoder throws at damaged data
+        raise _no_artifact(run, reference, f"a picture of at most {MOST_PIXELS:,} pixels") from error
+    raise _no_artifact(run, reference, f"a picture of at most {MOST_PIXELS:,} pixels")
 
 
 def read_vectors(run: Path, references: Iterable[str]) -> Vectors:
@@ -87,11 +107,37 @@ def read_vectors(run: Path, references: Iterable[str]) -> Vectors:
     for reference in references:
         place, _, row = reference.partition("#")
         if place not in files:
-            files[place] = np.load(io.BytesIO(content(run, reference, "npy")), allow_pickle=False)
+            files[place] = _vectors(run, reference)
+        if int(row or 0) >= len(files[place]):
+            raise _no_artifact(run, reference, "as many vectors as predictions name")
         rows.append(files[place][int(row or 0)])
     if len({len(row) for row in rows}) > 1:
         raise CxrbenchError("vectors of one run differ in length", where=str(run), code=Exit.INFRASTRUCTURE)
     return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
+
+
+def _vectors(run: Path, reference: str) -> Vectors:
+    """The vectors of a file, float32 (n, d); a header that speaks of other bytes than follow it is not believed."""
+    data = content(run, reference, "npy")
+    try:
+        file = io.BytesIO(data)
+        np.lib.format.read_magic(file)
+        shape, in_columns, dtype = np.lib.format.read_array_header_1_0(file)
+        values = np.frombuffer(data, np.uint8, offset=file.tell())
+        if dtype == np.float32 and not in_columns and len(shape) == 2 and 4 * math.prod(shape) == values.size:
+            return values.view(np.float32).reshape(shape)
+    except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
+        raise _no_artifact(run, reference, "vectors") from error
+    raise _no_artifact(run, reference, "vectors")
+
+
+def _no_artifact(run: Path, reference: str, what: str) -> CxrbenchError:
+    return CxrbenchError(
+        f"an artifact of the run does not hold {what}",
+        where=str(run / reference.partition("#")[0]),
+        fix="copy the run folder again, or repeat the run with --out DIR",
+        code=Exit.INFRASTRUCTURE,
+    )
 
 
 def content(run: Path, reference: str, kind: str) -> bytes:
@@ -105,7 +151,7 @@ def content(run: Path, reference: str, kind: str) -> bytes:
         raise CxrbenchError(f"a prediction names no artifact of kind {kind}", where=str(run), code=Exit.INFRASTRUCTURE)
     path = run / reference.partition("#")[0]
     try:
-        data = path.read_bytes()
+        data = read_regular(path, LARGEST)
     except OSError as error:
         raise CxrbenchError(
             "an artifact of the run cannot be read", where=str(path), fix="copy the run folder again, whole"

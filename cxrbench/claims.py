@@ -16,7 +16,7 @@ Why it is exactly once, whatever dies when, on any POSIX file system:
 
 So no step asks whether a process is dead: leases, clocks and locks are only for politeness (not to disturb a run at
 work) and for `cxrbench status`. Times are taken from monotonic clocks; a clock that jumps changes nothing.
-Touches errors, privacy and atomic.
+Touches errors, privacy, reading and atomic.
 """
 
 from __future__ import annotations
@@ -31,15 +31,28 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from cxrbench.atomic import disk_error, sync_folder
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.privacy import private_file, private_folder
+from cxrbench.reading import read_regular
 
 FOLDER = "workers"
+LARGEST = 1 << 28
+"""Bytes of a record: an epoch names every sample that is asked again."""
+
+MOST = 10_000_000
+"""Batches that an epoch may open, shards and processes that may be named: far beyond a machine's, small for memory."""
+
 BEAT = 2.0
 """Seconds between two heartbeats. Three without one, and a worker elsewhere is taken for gone."""
+
+
+_EXACT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+"""A run folder may be somebody else's: a record has the types that are written here, or is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +63,7 @@ class Place:
     machine's monotonic time, `wall` the time of day, both in seconds when the place was noted.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = _EXACT
     host: str
     machine: str
     pid: int
@@ -106,6 +120,7 @@ class Epoch:
     process starts the workers and watches them; else each was started by itself and knows its rank.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = _EXACT
     number: int
     world: int
     launcher: str
@@ -133,6 +148,7 @@ class Claim:
     is the beginning of the timed window. `circumstances` are those of this part of the run.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = _EXACT
     shard: int
     epoch: int
     rank: int
@@ -150,6 +166,7 @@ class Beat:
     `state`: working, done, stopped (asked to), failed (with `error`: what, where, fix, code).
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = _EXACT
     count: int
     state: str
     samples: int
@@ -305,7 +322,10 @@ def end_of_rows(handle: int, size: int | None = None) -> int:
 
 
 def _number(file: Path) -> int:
-    return int(file.stem.rpartition("-")[2])
+    digits = file.stem.rpartition("-")[2]
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= len(str(MOST))):
+        raise _damaged(file)
+    return int(digits)
 
 
 def _make(path: Path, body: Mapping[str, Any]) -> bool:
@@ -332,19 +352,45 @@ def _make(path: Path, body: Mapping[str, Any]) -> bool:
     return made
 
 
+@cache
+def _adapters() -> Mapping[Any, TypeAdapter[Any]]:
+    return {kind: TypeAdapter(kind) for kind in (Epoch, Claim, Beat)}
+
+
 def _read(kind: type[_Record], path: Path) -> _Record:
+    """A record that says nothing impossible, with the number of its file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        CxrbenchError: it is damaged, or no file.
+    """
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-        if "place" in body:
-            body["place"] = Place(**body["place"])
-        if "batches" in body:
-            body["batches"] = tuple((int(first), int(last)) for first, last in body["batches"])
-            body["again"] = tuple(body["again"])
-        return kind(**body)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CxrbenchError(
-            "a record of the run's workers is damaged",
-            where=str(path),
-            fix="restore it from a copy, or start again with --out DIR",
-            code=Exit.INFRASTRUCTURE,
-        ) from error
+        record: _Record = _adapters()[kind].validate_json(read_regular(path, LARGEST))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValidationError) as error:
+        raise _damaged(path) from error
+    if not _possible(record, _number(path)):
+        raise _damaged(path)
+    return record
+
+
+def _possible(record: Epoch | Claim | Beat, number: int) -> bool:
+    """Whether the numbers of a record can be so: whoever counts with them would not come to an end, or trip."""
+    if isinstance(record, Beat):
+        return min(record.count, record.samples, record.answered, record.failed) >= 0
+    if record.place.pid < 1 or not 1 <= record.world <= MOST or min(record.sealed.values(), default=0) < 0:
+        return False
+    if isinstance(record, Claim):
+        return record.shard == number and 1 <= record.epoch <= MOST and 0 <= record.rank < record.world
+    opened = sum(last - first + 1 for first, last in record.batches)
+    return record.number == number and opened <= MOST and all(0 <= first <= last for first, last in record.batches)
+
+
+def _damaged(path: Path) -> CxrbenchError:
+    return CxrbenchError(
+        "a record of the run's workers is damaged",
+        where=str(path),
+        fix="restore it from a copy, or start again with --out DIR",
+        code=Exit.INFRASTRUCTURE,
+    )

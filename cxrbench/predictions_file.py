@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from sys import intern
 from typing import Any
 
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.predictions_formats import FLOAT_ID as FLOAT_ID
 from cxrbench.predictions_formats import ID_COLUMNS as ID_COLUMNS
-from cxrbench.predictions_formats import LARGEST, PATIENT, READERS, REFERENCE, id_column
+from cxrbench.predictions_formats import LARGEST, LINES, PATIENT, READERS, REFERENCE, Record, id_column, jsonl
 from cxrbench.predictions_formats import SPREADSHEET_ERRORS as SPREADSHEET_ERRORS
 from cxrbench.predictions_formats import TEXT as TEXT
-from cxrbench.reading import read_regular
-from cxrbench.spool import Growing
+from cxrbench.reading import read_regular, regular_lines
+from cxrbench.spool import Growing, Ids
 
 NOTHING_WORDS = frozenset({"nan", "none", "null", "na", "n/a", "<na>"})
 """What programs write where there is nothing. Here they stay words, for nobody can tell; but they are counted."""
@@ -50,27 +51,29 @@ def _pack(row: PredictionRow) -> tuple[Any, ...]:
 
 
 def _unpack(kept: tuple[Any, ...]) -> PredictionRow:
-    return PredictionRow(intern(kept[0]), *kept[1:])
+    return PredictionRow(*kept)
 
 
 class _Texts(Mapping[str, str]):
     """Texts of a large file, each read when it is asked for."""
 
-    def __init__(self, rows: Sequence[PredictionRow]) -> None:
-        self._rows = rows
-        self._place = {row.sample_id: place for place, row in enumerate(rows)}
+    def __init__(self, rows: Sequence[PredictionRow], ids: Ids) -> None:
+        self._rows, self._ids = rows, ids
 
     def __getitem__(self, sample_id: str) -> str:
-        return self._rows[self._place[sample_id]].prediction
+        place = self._ids.place(sample_id)
+        if place < 0:
+            raise KeyError(sample_id)
+        return self._rows[place].prediction
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._place)
+        return iter(self._ids)
 
     def __len__(self) -> int:
-        return len(self._place)
+        return len(self._ids)
 
     def __contains__(self, sample_id: object) -> bool:
-        return sample_id in self._place
+        return sample_id in self._ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,9 @@ class PredictionsFile:
 
     `sha256` is that of the file's bytes. `id_column` is the column that served as key. `subgroup_columns` are the
     further columns that were kept, `ignored_columns` those that were not (nested values, no name). `empty` counts
-    predictions without text, of which `nulls` were null or NaN instead of an empty string.
+    predictions without text, of which `nulls` were null or NaN instead of an empty string. `ids` are those of the rows,
+    in their order. `nothing_words` says how many predictions and how many references are no more than a word for
+    nothing, such as NaN.
     """
 
     path: Path
@@ -101,24 +106,19 @@ class PredictionsFile:
     ignored_columns: tuple[str, ...]
     empty: int
     nulls: int
+    ids: Ids
+    nothing_words: tuple[int, int]
 
     @property
     def patient_ids(self) -> bool:
         """Whether every row names its patient."""
         return bool(self.rows) and all(row.patient_id is not None for row in self.rows)
 
-    @property
-    def nothing_words(self) -> tuple[int, int]:
-        """How many predictions and how many references are no more than a word for nothing, such as NaN."""
-        texts = [(row.prediction, row.reference or "") for row in self.rows]
-        first, second = (sum(each[side].strip().lower() in NOTHING_WORDS for each in texts) for side in (0, 1))
-        return first, second
-
     def texts(self) -> Mapping[str, str]:
         """sample_id -> prediction."""
         if isinstance(self.rows, tuple):
             return {row.sample_id: row.prediction for row in self.rows}
-        return _Texts(self.rows)
+        return _Texts(self.rows, self.ids)
 
     def coverage(self, sample_ids: Iterable[str]) -> Coverage:
         """Match the rows with samples.
@@ -126,15 +126,19 @@ class PredictionsFile:
         Raises:
             CxrbenchError: not one row belongs to one of the samples.
         """
-        wanted, there = set(sample_ids), {row.sample_id for row in self.rows}
-        matched = len(wanted & there)
+        wanted = Ids(sample_ids)
+        return self.met(sum(each in self.ids for each in wanted), len(wanted))
+
+    def met(self, matched: int, wanted: int) -> Coverage:
+        """The same from how many distinct samples were wanted and how many of them have a row; see `coverage`."""
+        there = len(self.ids)
         if wanted and not matched:
             raise CxrbenchError(
-                f"none of the {len(there)} rows belongs to one of the {len(wanted)} samples of the task",
+                f"none of the {there} rows belongs to one of the {wanted} samples of the task",
                 where=f"{self.path}, column {self.id_column}",
                 fix="the column must hold the sample ids that samples.parquet of a run of this task shows",
             )
-        return Coverage(matched, len(wanted) - matched, len(there) - matched)
+        return Coverage(matched, wanted - matched, there - matched)
 
 
 def read_predictions(path: str | Path) -> PredictionsFile:
@@ -148,17 +152,36 @@ def read_predictions(path: str | Path) -> PredictionsFile:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in READERS:
+    if suffix not in (*LINES, *READERS):
         raise CxrbenchError(
             f"a predictions file cannot end in {suffix or 'nothing'!r}",
             where=str(path),
-            fix=f"write one of: {', '.join(READERS)} (JSONL: one object per line)",
+            fix=f"write one of: {', '.join((*LINES, *READERS))} (JSONL: one object per line)",
         )
-    body = _bytes(path)
-    builder = _Builder(path)
-    for where, cells in READERS[suffix](path, body):
-        builder.add(where, cells)
-    return builder.finish(suffix.removeprefix("."), hashlib.sha256(body).hexdigest())
+    builder, content = _Builder(path), hashlib.sha256()
+    with _reading(path):
+        for where, cells in _records(path, suffix, content.update):
+            builder.add(where, cells)
+    return builder.finish(suffix.removeprefix("."), content.hexdigest())
+
+
+def _records(path: Path, suffix: str, read: Callable[[bytes], None]) -> Iterator[Record]:
+    """The rows of the file; `read` is given all its bytes in order."""
+    if suffix in LINES:
+
+        def lines() -> Iterator[bytes]:
+            for line in regular_lines(path, LARGEST):
+                read(line)
+                yield line
+
+        yield from jsonl(path, lines())
+    else:
+        body = read_regular(path, LARGEST)
+        read(body)
+        yield from READERS[suffix](path, body)
+
+
+_OTHERS = frozenset({*ID_COLUMNS, TEXT, REFERENCE, PATIENT})
 
 
 class _Builder:
@@ -167,37 +190,44 @@ class _Builder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows = Growing(_pack, _unpack)
-        self.places: dict[str, str] = {}
+        self.ids = Ids()
+        self.numbers = array("Q")  # of "line 7" or "row 7", where each row stands
         self.id_column = ""
         self.has_references = False
         self.kept: dict[str, None] = {}
         self.ignored: dict[str, None] = {}
-        self.nulls = 0
+        self.nulls = self.empty = 0
+        self.nothing = [0, 0]
 
     def add(self, where: str, cells: Mapping[str, Any]) -> None:
         if not self.rows:
             self._first(where, cells)
         if REFERENCE in cells and not self.has_references:
             raise self._error("a row has a reference, the first one has none", where, "write every column in every row")
-        sample_id = self._id(where, cells, self.id_column, required=True)
-        if sample_id in self.places:
-            raise self._error(
-                "two rows have the same id", f"{self.places[sample_id]} and {where}", "keep one row per sample"
-            )
-        self.places[sample_id or ""] = where
-        others = {*ID_COLUMNS, TEXT, REFERENCE, PATIENT}
-        self.rows.append(
-            PredictionRow(
-                sample_id or "",
-                self._text(where, cells, TEXT),
-                where,
-                self._text(where, cells, REFERENCE) if self.has_references else None,
-                self._id(where, cells, PATIENT),
-                self._id(where, cells, "study_id"),
-                self._subgroups(where, {name: value for name, value in cells.items() if name not in others}),
-            )
+        sample_id = self._id(where, cells, self.id_column, required=True) or ""
+        self._note(sample_id, where)
+        row = PredictionRow(
+            sample_id,
+            self._text(where, cells, TEXT),
+            where,
+            self._text(where, cells, REFERENCE) if self.has_references else None,
+            self._id(where, cells, PATIENT),
+            self._id(where, cells, "study_id"),
+            self._subgroups(where, {name: value for name, value in cells.items() if name not in _OTHERS}),
         )
+        self.rows.append(row)
         self.nulls += _missing(cells[TEXT])
+        self.empty += not row.prediction.strip()
+        self.nothing[0] += _is_nothing(row.prediction)
+        self.nothing[1] += _is_nothing(row.reference or "")
+
+    def _note(self, sample_id: str, where: str) -> None:
+        """Remember where a row stands; an error where its id was there before."""
+        word, _, number = where.partition(" ")
+        if not self.ids.add(sample_id):
+            first = f"{word} {self.numbers[self.ids.place(sample_id)]}"
+            raise self._error("two rows have the same id", f"{first} and {where}", "keep one row per sample")
+        self.numbers.append(int(number))
 
     def finish(self, form: str, sha256: str) -> PredictionsFile:
         rows = self.rows.finish()
@@ -212,8 +242,10 @@ class _Builder:
             self.has_references,
             tuple(name for name in self.kept if name not in self.ignored),
             tuple(self.ignored),
-            sum(not row.prediction.strip() for row in rows),
+            self.empty,
             self.nulls,
+            self.ids,
+            (self.nothing[0], self.nothing[1]),
         )
 
     def _first(self, where: str, cells: Mapping[str, Any]) -> None:
@@ -247,7 +279,8 @@ class _Builder:
 
     def _check_unicode(self, value: str, column: str, where: str) -> None:
         try:
-            value.encode()
+            if not value.isascii():
+                value.encode()
         except UnicodeEncodeError:
             raise self._error(
                 f"a {column} holds half of a surrogate pair, which is no character", where, "write the file as UTF-8"
@@ -270,6 +303,14 @@ class _Builder:
         return CxrbenchError(what, where=f"{self.path}, {where}" if where else str(self.path), fix=fix)
 
 
+def _is_nothing(text: str) -> bool:
+    word = text.strip()
+    return len(word) <= _LONGEST_NOTHING and word.lower() in NOTHING_WORDS
+
+
+_LONGEST_NOTHING = max(map(len, NOTHING_WORDS))
+
+
 def _missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
@@ -282,9 +323,10 @@ def _kind(value: Any) -> str:
     return f"of the type {type(value).__name__}"
 
 
-def _bytes(path: Path) -> bytes:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        return read_regular(path, LARGEST)
+        yield
     except FileNotFoundError as error:
         raise CxrbenchError("there is no such predictions file", where=str(path), fix="check the path") from error
     except OSError as error:

@@ -81,32 +81,31 @@ def _recode(path: Path, guess: str) -> str:
     return f"iconv -f {guess} -t UTF-8 {path.name} > new{path.suffix}   (if {guess} is what it is)"
 
 
-def _lines(path: Path, body: bytes) -> Iterator[tuple[int, str, bool]]:
-    """Number and text of each line, and whether no line break ends it; one at a time, as files can be large.
-
-    Cut at line feeds alone: str.splitlines would also cut at U+2028, which may stand inside a JSON string.
-    """
-    _refuse_utf16(path, body)
-    start, number = len(codecs.BOM_UTF8) if body.startswith(codecs.BOM_UTF8) else 0, 1
-    while True:
-        end = body.find(b"\n", start)
-        line = body[start : end if end >= 0 else len(body)]
+def _lines(path: Path, lines: Iterable[bytes]) -> Iterator[tuple[int, str, bool]]:
+    """Number and text of each line without its end, and whether no line break ends it."""
+    start = 0
+    for number, line in enumerate(lines, start=1):
+        if number == 1:
+            _refuse_utf16(path, line)
+        skipped = len(codecs.BOM_UTF8) if number == 1 and line.startswith(codecs.BOM_UTF8) else 0
         try:
-            yield number, line.decode(), end < 0
+            yield number, line[skipped:].decode().removesuffix("\n"), not line.endswith(b"\n")
         except UnicodeDecodeError as error:
-            raise _no_utf8(path, number, start + error.start) from None
-        if end < 0:
-            return
-        start, number = end + 1, number + 1
+            raise _no_utf8(path, number, start + skipped + error.start) from None
+        start += len(line)
 
 
-def _jsonl(path: Path, body: bytes) -> Iterator[Record]:
-    for number, line, last in _lines(path, body):
+def jsonl(path: Path, lines: Iterable[bytes]) -> Iterator[Record]:
+    """The rows of a JSONL file, from its lines: one at a time, as files can be large.
+
+    Lines end at line feeds alone: str.splitlines would also cut at U+2028, which may stand inside a JSON string.
+    """
+    for number, line, last in _lines(path, lines):
         if not line.strip():
             continue
         where = f"line {number}"
         try:
-            row = json.loads(line, object_pairs_hook=_unique)
+            row = _ROW.decode(line)
         except (ValueError, RecursionError):
             raise CxrbenchError(
                 "the last line is cut off" if last else "a line is not JSON",
@@ -126,6 +125,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise KeyError(next(name for name in names if names.count(name) > 1))
     return row
+
+
+_ROW = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def _delimited(delimiter: str) -> Callable[[Path, bytes], Iterator[Record]]:
@@ -247,8 +249,8 @@ def _dictionaries(path: Path, body: bytes) -> list[str]:
     import pyarrow.parquet as pq
 
     meta = pq.read_metadata(pa.BufferReader(body))
-    groups = [meta.row_group(number) for number in range(meta.num_row_groups)]
-    whole = sum(group.column(i).total_uncompressed_size for group in groups for i in range(meta.num_columns))
+    # Of groups, not of columns: pyarrow ends the process over a column whose statistics do not fit its type.
+    whole = sum(max(0, meta.row_group(number).total_byte_size) for number in range(meta.num_row_groups))
     if whole > LARGEST:
         raise _too_much(path, f"it unpacks to {whole:,} bytes, and {LARGEST:,} are the limit")
     columns = [meta.schema.column(i) for i in range(meta.num_columns)]
@@ -274,10 +276,12 @@ def _too_much(path: Path, what: str) -> CxrbenchError:
     )
 
 
+LINES = (".jsonl", ".ndjson")
+"""Endings of the names of files that are read line by line (`jsonl`)."""
+
 READERS: Mapping[str, Callable[[Path, bytes], Iterator[Record]]] = {
-    ".jsonl": _jsonl,
-    ".ndjson": _jsonl,
     ".csv": _delimited(","),
     ".tsv": _delimited("\t"),
     ".parquet": _parquet,
 }
+"""Readers of all others, by ending: they need the whole content."""

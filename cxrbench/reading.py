@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -42,6 +43,25 @@ def read_regular(path: Path | str, largest: int) -> bytes:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         data = file.read(size + 1) if size <= largest else b""  # one more: a file may have grown
-    if max(size, len(data)) > largest:
-        raise OSError(errno.EFBIG, f"it has {max(size, len(data)):,} bytes, and {largest:,} are the limit", str(path))
+    _refuse_larger(max(size, len(data)), largest, path)
     return data
+
+
+def regular_lines(path: Path | str, largest: int) -> Iterator[bytes]:
+    """The lines of a file of at most so many bytes, one at a time, each with its end; cut at line feeds alone.
+
+    Raises:
+        OSError: as `read_regular`.
+    """
+    with open_regular(path) as file:
+        _refuse_larger(os.fstat(file.fileno()).st_size, largest, path)
+        done = 0
+        while line := file.readline(largest + 1):
+            done += len(line)
+            _refuse_larger(done, largest, path)
+            yield line
+
+
+def _refuse_larger(size: int, largest: int, path: Path | str) -> None:
+    if size > largest:
+        raise OSError(errno.EFBIG, f"it has {size:,} bytes, and {largest:,} are the limit", str(path))

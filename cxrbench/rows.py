@@ -6,17 +6,18 @@ import json
 import os
 import re
 import weakref
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, fields
 from pathlib import Path
-from sys import intern
 from typing import Any, TypeVar
 
 from cxrbench.atomic import disk_error, sync_folder
 from cxrbench.claims import end_of_rows
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.privacy import private_file, private_folder
+from cxrbench.spool import Ids
 from cxrbench.types import BatchTiming, Prediction
 
 _Row = TypeVar("_Row", Prediction, BatchTiming)
@@ -62,8 +63,10 @@ def read_prediction(line: bytes, file: Path, number: int) -> Prediction:
         CxrbenchError: the row is damaged, or has keys this version does not know.
     """
     body = _body(line, file, number)
-    body = {k: tuple(v) if k in _TUPLES and isinstance(v, list) else v for k, v in body.items()}
-    if any(type(body.get(key)) is not str for key in ("sample_id", "outcome")):
+    for key in _TUPLES:
+        if isinstance(body.get(key), list):
+            body[key] = tuple(body[key])
+    if type(body.get("sample_id")) is not str or type(body.get("outcome")) is not str:
         raise _damaged_row(file, number)
     return _made(Prediction, body, file, number)
 
@@ -74,12 +77,15 @@ def read_batch(line: bytes, file: Path, number: int) -> BatchTiming:
 
 
 def _made(kind: type[_Row], body: dict[str, Any], file: Path, number: int) -> _Row:
-    if body.keys() - {field.name for field in fields(kind)}:
+    if not body.keys() <= _FIELDS[kind]:
         raise CxrbenchError("a row has keys this cxrbench does not know", where=f"{file}, line {number}")
     try:
         return kind(**body)
     except TypeError as error:
         raise _damaged_row(file, number) from error
+
+
+_FIELDS = {kind: frozenset(field.name for field in fields(kind)) for kind in (Prediction, BatchTiming)}
 
 
 def prediction_row(prediction: Prediction) -> dict[str, Any]:
@@ -101,7 +107,7 @@ def row_ids(file: Path, counted: int | None = None) -> Iterator[str]:
         match = _SAMPLE.match(line)
         if match is None:
             raise CxrbenchError("a row is damaged", where=f"{file}, line {number}", code=Exit.INFRASTRUCTURE)
-        yield intern(json.loads(match[1]))
+        yield json.loads(match[1])
 
 
 _HEAD = re.compile(rb'\{"sample_id": ("(?:[^"\\]|\\.)*"), "outcome": "(\w+)"')
@@ -129,35 +135,50 @@ class StoredPredictions(Mapping[str, Prediction]):
 
     def __init__(self, files: Sequence[Path], counted: Mapping[str, int]) -> None:
         self._files = tuple(files)
-        self._where: dict[str, int] = {}
+        self._ids = Ids()
+        self._where = array("Q")
+        self._looked_at = bytearray()
         self._handles: dict[int, int] = {}
         self._closing = weakref.finalize(self, _close_all, self._handles)
         for position, file in enumerate(self._files):
             for number, offset, line in whole_lines(file, counted.get(file.stem)):
                 row = read_prediction(line, file, number)
-                earlier = self.get(row.sample_id)
-                if earlier is not None and not earlier.failed:
+                place, looked_at = position << _OFFSET_BITS | offset, row.failed or row.pixels is not None
+                if self._ids.add(row.sample_id):
+                    self._where.append(place)
+                    self._looked_at.append(looked_at)
+                    continue
+                if not self[row.sample_id].failed:
                     raise CxrbenchError(
                         "a sample has two rows", where=f"{file}, line {number}", code=Exit.INFRASTRUCTURE
                     )
-                self._where[intern(row.sample_id)] = position << _OFFSET_BITS | offset
+                earlier = self._ids.place(row.sample_id)
+                self._where[earlier], self._looked_at[earlier] = place, looked_at
 
     def __getitem__(self, sample_id: str) -> Prediction:
-        position, offset = divmod(self._where[sample_id], 1 << _OFFSET_BITS)
+        place = self._ids.place(sample_id)
+        if place < 0:
+            raise KeyError(sample_id)
+        position, offset = divmod(self._where[place], 1 << _OFFSET_BITS)
         file = self._files[position]
         row = read_prediction(self._line(position, offset), file, 0)
         if row.sample_id != sample_id:
             raise CxrbenchError("the file was changed while it was read", where=str(file), code=Exit.INFRASTRUCTURE)
         return row
 
+    def blind(self, sample_id: str) -> bool:
+        """Whether a sample was answered, and without a picture; known without reading its row."""
+        place = self._ids.place(sample_id)
+        return place >= 0 and not self._looked_at[place]
+
     def __iter__(self) -> Iterator[str]:
-        return iter(self._where)
+        return iter(self._ids)
 
     def __len__(self) -> int:
-        return len(self._where)
+        return len(self._ids)
 
     def __contains__(self, sample_id: object) -> bool:
-        return sample_id in self._where
+        return sample_id in self._ids
 
     def _line(self, position: int, offset: int) -> bytes:
         handle = self._handles.pop(position, None)

@@ -11,6 +11,7 @@ import os
 import resource
 import sys
 import time
+from array import array
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from cxrbench.artifacts import keep
 from cxrbench.errors import CxrbenchError, Exit
-from cxrbench.plan import Plan, pixel_key
-from cxrbench.rows import Forcing
-from cxrbench.spool import Each, blocks
+from cxrbench.plan import Plan, ids_of, pixel_key
+from cxrbench.rows import Forcing, StoredPredictions
+from cxrbench.spool import Each, Ids, blocks
 from cxrbench.store import Appender, RunFolder, prediction_row
 from cxrbench.tables import write_samples
 from cxrbench.types import EMPTY, OK, Manifest, Prediction, Request
@@ -58,7 +59,8 @@ def execute(
         times = Appender(run.shard_file("batches"))
         try:
             answered = run.predictions()
-            done = set(answered) - reopened(run, plan, answered, model, workers)
+            again = reopened(run, plan, answered, model, workers)
+            done = Ids(each for each in answered if each not in again)
             todo = open_batches(
                 plan.batches, range(len(plan.batches)), done, alone=getattr(model, "independent", False)
             )
@@ -93,7 +95,8 @@ def begin(run: RunFolder, plan: Plan) -> Manifest:
             where=str(run.path),
             fix=f"--batch-size {manifest.batch_size}, or --out DIR for a new run",
         )
-    write_samples(run.samples_file, plan.samples, plan.selected)
+    if plan.stored != run.samples_file:
+        write_samples(run.samples_file, plan.samples, plan.selected, plan.source)
     return manifest
 
 
@@ -103,14 +106,13 @@ def open_batches(
     """Of the batches with these numbers those with an open sample, each made when it is its turn (see `Plan`).
 
     Whole ones, or only what is open where each request is answered `alone`: a network's last bits depend on the batch;
-    a server that is asked once per sample would be asked, and paid, twice.
+    a server that is asked once per sample would be asked, and paid, twice. `done` may grow meanwhile.
     """
-    before = frozenset(done)
-    found = [number for number in numbers if any(each.sample_id not in before for each in batches[number])]
+    found = array("Q", (n for n in numbers if any(each not in done for each in ids_of(batches, n))))
 
     def turn(place: int) -> tuple[int, Sequence[Request]]:
         batch = batches[found[place]]
-        return found[place], [each for each in batch if each.sample_id not in before] if alone else batch
+        return found[place], [each for each in batch if each.sample_id not in done] if alone else batch
 
     return Each(len(found), turn)
 
@@ -143,13 +145,23 @@ def reopened(
 
 
 def _with_keys(plan: Plan, answered: Mapping[str, Prediction], workers: int) -> Iterator[tuple[Request, str | None]]:
-    """Every answered request with the key its images have now."""
-    requests = (request for batch in plan.batches for request in batch if request.sample_id in answered)
+    """Every answered request with the key its images have now; none that never had an image, and was answered."""
+    if not plan.images and isinstance(answered, StoredPredictions):
+        looked_at = (number for number in range(len(plan.batches)) if _looked_at(plan, answered, number))
+        asked = (request for number in looked_at for request in plan.batches[number])
+        requests = (each for each in asked if each.sample_id in answered and not answered.blind(each.sample_id))
+    else:
+        requests = (request for batch in plan.batches for request in batch if request.sample_id in answered)
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for block in blocks(requests, 1024):
             images = [request.images for request in block]
             keys = pool.map(pixel_key, images) if any(images) else map(pixel_key, images)
             yield from zip(block, keys, strict=True)
+
+
+def _looked_at(plan: Plan, answered: StoredPredictions, number: int) -> bool:
+    """Whether a batch holds an answered sample that failed, or that was answered from a picture."""
+    return any(each in answered and not answered.blind(each) for each in ids_of(plan.batches, number))
 
 
 @dataclass(slots=True)
@@ -162,7 +174,7 @@ class Job:
     run: RunFolder
     model: Model
     todo: Sequence[tuple[int, Sequence[Request]]]
-    done: set[str]
+    done: set[str] | Ids
     rows: Appender
     times: Appender
     segment: int
@@ -184,7 +196,8 @@ class Job:
                 row |= {"segment": self.segment, "ended": time.perf_counter() - started, "peak_rss": peak_rss()}
                 self.times.put([{key: value for key, value in row.items() if value is not None}])
                 forcing.begin()
-                self.done |= {each.sample_id for each in fresh}
+                for each in fresh:
+                    self.done.add(each.sample_id)
                 answered += len(fresh)
                 progress(len(self.done))
         return answered

@@ -13,7 +13,7 @@ import os
 import tempfile
 import weakref
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from itertools import islice
 from typing import Any, Generic, TypeVar, overload
 
@@ -75,6 +75,75 @@ class Spool(Sequence[T], Generic[T]):
         body = memoryview(os.pread(self._file.fileno(), last - first, first))
         for place in range(start, stop):
             yield self._unpack(marshal.loads(body[self._ends[place] - first : self._ends[place + 1] - first]))  # noqa: S302 - our own file
+
+
+class Ids(Set[str]):
+    """Distinct texts in the order they came, each with its place, in a sixth of the memory that a `dict` takes.
+
+    For ids of hundreds of thousands of samples, of which a program needs several sets and mappings. Their UTF-8 stands
+    in one row of bytes; a table of places finds a text by its hash. Exact: what is found is compared.
+
+    >>> ids = Ids(["s2", "s1"])
+    >>> ids.add("s1"), ids.place("s1"), ids.place("s3"), list(ids)
+    (False, 1, -1, ['s2', 's1'])
+    """
+
+    __slots__ = ("_body", "_ends", "_table")
+    __hash__ = None  # type: ignore[assignment]  # it grows
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self._body = bytearray()
+        self._ends = array("Q", [0])
+        self._table = array("i", [-1]) * 16
+        for text in texts:
+            self.add(text)
+
+    def add(self, text: str) -> bool:
+        """Add a text; False where it was there."""
+        key = text.encode("utf-8", "surrogatepass")
+        slot = self._slot(text, key)
+        if self._table[slot] >= 0:
+            return False
+        self._table[slot] = len(self)
+        self._body += key
+        self._ends.append(len(self._body))
+        if 2 * len(self) > len(self._table):
+            self._widen()
+        return True
+
+    def place(self, text: str) -> int:
+        """Its place, from 0 in the order of adding; -1 where it is not there."""
+        return self._table[self._slot(text, text.encode("utf-8", "surrogatepass"))]
+
+    def at(self, place: int) -> str:
+        """The text at a place."""
+        return self._body[self._ends[place] : self._ends[place + 1]].decode("utf-8", "surrogatepass")
+
+    def __contains__(self, text: object) -> bool:
+        return isinstance(text, str) and self.place(text) >= 0
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self.at, range(len(self)))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def _slot(self, text: str, key: bytes) -> int:
+        """Where in the table the text stands, or would."""
+        table, ends, body, last = self._table, self._ends, self._body, len(self._table) - 1
+        slot = hash(text) & last
+        while (place := table[slot]) >= 0 and body[ends[place] : ends[place + 1]] != key:
+            slot = slot + 1 & last
+        return slot
+
+    def _widen(self) -> None:
+        self._table = array("i", [-1]) * (4 * len(self._table))
+        last = len(self._table) - 1
+        for place, text in enumerate(self):
+            slot = hash(text) & last
+            while self._table[slot] >= 0:
+                slot = slot + 1 & last
+            self._table[slot] = place
 
 
 class Growing(Generic[T]):

@@ -155,8 +155,10 @@ def coins(width: int, flips: int, seed: int, chunk: int | None = None) -> Iterat
 
 def point(table: Table) -> dict[str, float]:
     """The values over all samples."""
-    ones = np.ones((1, len(table.rows)))
-    found = _values(table, table.rows.sum(axis=0)[None]) if table.metric.additive else _weighted(table, ones)
+    if table.metric.additive:
+        found = _values(table, table.rows.sum(axis=0, dtype=np.float64)[None])
+    else:
+        found = _weighted(table, np.ones((1, len(table.rows))))
     return {name: float(value[0]) for name, value in found.items()}
 
 

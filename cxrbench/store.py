@@ -19,6 +19,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -318,8 +319,19 @@ def started_after(claims: Iterable[Claim]) -> dict[int, float]:
 
 def run_folder(root: Path, task: str, model: str, identity: Mapping[str, Any]) -> RunFolder:
     """The default folder of a run: `root/<task>/<model>-<hash8>/`, so that the same command continues it."""
-    safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in model).strip("-.")[:60] or "model"
-    return RunFolder(root / task / f"{safe}-{identity_hash(identity)}")
+    return RunFolder(root / task / f"{_safe(model)}-{identity_hash(identity)}")
+
+
+def run_folders(root: Path, task: str, model: str) -> list[RunFolder]:
+    """The default folders of all runs of a model on a task."""
+    ends = re.compile(re.escape(_safe(model)) + "-[0-9a-f]{8}")
+    found = sorted((root / task).glob("*/manifest.json"))
+    return [RunFolder(file.parent) for file in found if ends.fullmatch(file.parent.name)]
+
+
+def _safe(model: str) -> str:
+    """The name of a model as part of a folder's."""
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in model).strip("-.")[:60] or "model"
 
 
 def find_run(text: str) -> RunFolder:

@@ -6,20 +6,20 @@ Rows in = rows out: a table of statistics has exactly one block of rows per sele
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from sys import intern
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cxrbench import __version__
 from cxrbench.atomic import replacing
 from cxrbench.data.samples import growing
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.metrics.base import Floats, Statistics
-from cxrbench.spool import blocks
+from cxrbench.spool import Ids, blocks
 from cxrbench.store import canonical
 from cxrbench.types import Image, Sample
 
@@ -32,7 +32,7 @@ class StoredSamples:
     """The task's samples as a run stored them: all of them, and which ones the run was to answer (`--limit`)."""
 
     samples: Sequence[Sample]
-    selected: frozenset[str]
+    selected: Set[str]
 
     @property
     def chosen(self) -> Sequence[Sample]:
@@ -90,19 +90,41 @@ ROWS = 8_192
 """Rows of a table written and read at a time."""
 
 
-def write_samples(path: Path, samples: Sequence[Sample], selected: frozenset[str]) -> None:
-    """Store samples with everything scoring needs; image paths are not stored, image ids and views are."""
+def write_samples(path: Path, samples: Sequence[Sample], selected: Set[str], source: str = "") -> None:
+    """Store samples with everything scoring needs; image paths are not stored, image ids and views are.
+
+    `source` is the fingerprint of the files they were made of, where whoever goes on may take them from here again.
+    """
     import pyarrow
     import pyarrow.parquet as pq
 
     text, flag = pyarrow.string(), pyarrow.bool_()
     schema = pyarrow.schema([(name, flag if name == "selected" else text) for name in _columns((), selected)])
-    with replacing(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+    schema = schema.with_metadata({_MADE: canonical({"source": source, "cxrbench": __version__})})
+    with (
+        replacing(path) as file,
+        pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
+    ):
         for block in blocks(samples, ROWS):
             writer.write_table(pyarrow.table(_columns(block, selected), schema=schema))
 
 
-def _columns(samples: Sequence[Sample], selected: frozenset[str]) -> dict[str, list[Any]]:
+_MADE = b"cxrbench"
+
+
+def made_of(path: Path) -> tuple[str, str]:
+    """The `source` of stored samples and the version of cxrbench that wrote them; empty where they are not told."""
+    import pyarrow
+    import pyarrow.parquet as pq
+
+    try:
+        told = json.loads((pq.read_schema(path).metadata or {}).get(_MADE, b"{}"))
+        return str(told.get("source", "")), str(told.get("cxrbench", ""))
+    except (OSError, ValueError, AttributeError, pyarrow.ArrowException):
+        return "", ""
+
+
+def _columns(samples: Sequence[Sample], selected: Set[str]) -> dict[str, list[Any]]:
     return {
         "sample_id": [s.sample_id for s in samples],
         "study_id": [s.study_id for s in samples],
@@ -121,25 +143,50 @@ def _columns(samples: Sequence[Sample], selected: frozenset[str]) -> dict[str, l
 
 def read_samples(path: Path) -> StoredSamples:
     """Read what `write_samples` stored; image paths come back empty."""
-    samples, selected = growing(), set()
-    for row in _rows_of(path):
-        sample = Sample(
-            sample_id=intern(row["sample_id"]),
-            study_id=row["study_id"],
-            patient_id=row["patient_id"],
-            target=row["target"],
-            images=tuple(Image(image_id, "", view) for image_id, view in json.loads(row["images"])),
-            key_image=row["key_image"],
-            sections=json.loads(row["sections"]),
-            question=row["question"],
-            options=tuple(json.loads(row["options"])),
-            subgroups=json.loads(row["subgroups"]),
-            labels=json.loads(row["labels"]),
-        )
+    samples, selected = growing(), Ids()
+    for sample, chosen in stored_samples(path):
         samples.append(sample)
-        if row["selected"]:
+        if chosen:
             selected.add(sample.sample_id)
-    return StoredSamples(samples.finish(), frozenset(selected))
+    return StoredSamples(samples.finish(), selected)
+
+
+def stored_samples(path: Path) -> Iterator[tuple[Sample, bool]]:
+    """Each sample that `write_samples` stored, and whether the run was to answer it.
+
+    Raises:
+        CxrbenchError: the file is missing or damaged, or another program wrote it.
+    """
+    loaded = _Loaded()
+    with _as_written(path):
+        for row in _rows_of(path):
+            yield _sample(row, loaded), row["selected"]
+
+
+def _sample(row: Mapping[str, Any], loaded: Mapping[str, Any]) -> Sample:
+    return Sample(
+        sample_id=row["sample_id"],
+        study_id=row["study_id"],
+        patient_id=row["patient_id"],
+        target=row["target"],
+        images=tuple([Image(image_id, "", view) for image_id, view in loaded[row["images"]]]),
+        key_image=row["key_image"],
+        sections=loaded[row["sections"]],
+        question=row["question"],
+        options=tuple(loaded[row["options"]]),
+        subgroups=loaded[row["subgroups"]],
+        labels=loaded[row["labels"]],
+    )
+
+
+class _Loaded(dict[str, Any]):
+    """JSON text -> its value, which nobody changes. Most samples have one of few subgroups, labels, options."""
+
+    def __missing__(self, text: str) -> Any:
+        if len(self) > ROWS:
+            self.clear()
+        value = self[text] = json.loads(text)
+        return value
 
 
 def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
@@ -148,9 +195,11 @@ def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             for batch in file.iter_batches(batch_size=ROWS):
-                yield from batch.to_pylist()
+                columns = batch.to_pydict()
+                for cells in zip(*columns.values(), strict=True):
+                    yield dict(zip(columns, cells, strict=True))
     except FileNotFoundError as error:
         raise CxrbenchError("a file of the run is missing", where=str(path), code=Exit.INFRASTRUCTURE) from error
     except (OSError, pyarrow.ArrowInvalid) as error:
@@ -181,7 +230,7 @@ def _score_table(scores: Scores, start: int, stop: int) -> pyarrow.Table:
 
     rows, status = scores.statistics.rows[start:stop], scores.statistics.status[start:stop]
     m, r, k = rows.shape
-    flat: Floats = rows.reshape(m * r, k)
+    flat: Floats = rows.reshape(m * r, k).astype(np.float64, copy=False)
     return pyarrow.table(
         {
             "sample_id": pyarrow.array([each for each in scores.sample_ids[start:stop] for _ in range(r)], "string"),

@@ -57,6 +57,62 @@ def test_chunks_change_nothing(monkeypatch):
         assert one.signature == two.signature
 
 
+class Turning(Metric):
+    """Whole numbers in the first chunks; of the last sample none."""
+
+    name, presets, default_preset, values = "turning", {"a": ""}, "a", {"mean": Value(True, (0.0, None))}
+    last = 0.0
+
+    def statistics(self, pairs, features, context):
+        rows = np.array([[1.0, len(text) % 256] for text in pairs.predictions]).reshape(len(pairs), 2)
+        rows[[name == "s29" for name in pairs.sample_ids], 1] += self.last
+        return Statistics.scored(rows)
+
+    def value(self, sums):
+        return {"mean": sums[..., 1] / sums[..., 0]}
+
+
+@pytest.mark.parametrize(
+    ("last", "kept"), [(0.0, np.uint8), (0.5, np.float64), (-300.0, np.float64), (1e9, np.float64)]
+)
+def test_whole_numbers_in_bytes_come_to_the_same(monkeypatch, last, kept):
+    samples, predictions = world(30)
+    predictions["s7"] = Prediction("s7", "nan_logits")
+    metric = Turning()
+    metric.last = last
+
+    def both(large):
+        monkeypatch.setattr(scoring, "LARGE", large)
+        monkeypatch.setattr(scoring, "CHUNK", 8)
+        names = ("bleu:raw", "length", "distinct")
+        chosen = [*choose(names, (), ()), scoring.Chosen(metric, True)]
+        found = score(samples, predictions, chosen, Corpus([s.target for s in samples]), "none")
+        summary = summarise(
+            samples, predictions, found, access="open", slices=["sex"], confidence=Confidence(replicates=150)
+        )
+        return found, summary
+
+    (plain, expected), (small, summary) = both(1 << 30), both(0)
+    assert summary == expected
+    assert small[-1].statistics.rows.dtype == kept
+    for one, two in zip(plain, small, strict=True):
+        assert one.statistics.rows.dtype == two.rows().dtype == np.float64
+        assert np.array_equal(one.rows(), two.rows())
+        assert np.array_equal(one.statistics.status, two.statistics.status)
+
+
+def test_bytes_are_stored_as_the_numbers_they_are(monkeypatch, tmp_path):
+    from cxrbench.tables import Scores, read_scores, write_scores
+
+    monkeypatch.setattr(scoring, "LARGE", 0)
+    (found,) = scored(*world(30), names=("length",))
+    assert found.statistics.rows.dtype == np.uint8
+    write_scores(tmp_path / "a.parquet", Scores(found.sample_ids, found.statistics, {"signature": "s"}))
+    back = read_scores(tmp_path / "a.parquet").statistics.rows
+    assert back.dtype == np.float64
+    assert np.array_equal(back, found.statistics.rows)
+
+
 def test_nothing_to_score_is_no_crash():
     samples, predictions = world(4)
     failed = {key: Prediction(key, "engine_error") for key in predictions}

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxrbench import spool
-from cxrbench.spool import Each, Growing, Passing, Spool, blocks
+from cxrbench.spool import Each, Growing, Ids, Passing, Spool, blocks
 
 ITEMS = st.lists(st.tuples(st.text(), st.none() | st.floats(allow_nan=False), st.dictionaries(st.text(), st.text())))
 
@@ -37,3 +37,24 @@ def test_views_make_items_when_they_are_asked_for():
     text = Passing(squares, str)
     assert (list(text), text[2], text[1:3], len(text)) == (["0", "1", "4", "9"], "4", ("1", "4"), 4)
     assert list(blocks(range(5), 2)) == [(0, 1), (2, 3), (4,)]
+
+
+@given(st.lists(st.text(), max_size=200))
+def test_ids_are_a_set_and_the_places_of_a_dict(texts):
+    ids, places = Ids(), {}
+    for text in texts:
+        assert ids.add(text) is (text not in places)
+        places.setdefault(text, len(places))
+    assert list(ids) == list(places)
+    assert {text: ids.place(text) for text in texts} == places
+    assert ids == places.keys()
+    assert places.keys() == ids
+    assert [ids.at(place) for place in range(len(ids))] == list(places)
+    assert None not in ids
+    assert ids.place("".join(texts) + "!") == -1
+
+
+def test_ids_hold_what_is_no_character():
+    ids = Ids(["\ud800", "", "a\0b"])
+    assert list(ids) == ["\ud800", "", "a\0b"]
+    assert ids - {"", "b"} == {"\ud800", "a\0b"}

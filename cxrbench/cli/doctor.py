@@ -21,6 +21,7 @@ OPTIONAL = {
     "pydicom": "DICOM images (pip install 'cxrbench[dicom]')",
     "pylibjpeg": "compressed DICOM images (pip install 'cxrbench[dicom]')",
     "pycocoevalcap": "METEOR and PTB tokens (pip install 'cxrbench[coco]')",
+    "httpx": "models and judges behind a server (pip install 'cxrbench[openai]')",
 }
 
 
@@ -30,13 +31,14 @@ def doctor() -> None:
     from cxrbench.cli.show import console, size, table
     from cxrbench.config import cache_dir, load_config
     from cxrbench.errors import CxrbenchError
+    from cxrbench.metrics.java import executable
 
     made = table(["what", "here", "for"])
     made.add_row("cxrbench", __version__, "")
     made.add_row("Python", platform.python_version(), "3.11 or newer")
     for name, use in OPTIONAL.items():
         made.add_row(name, _version(name), use)
-    java = shutil.which("java")
+    java = executable()
     made.add_row("Java", "found" if java else "not found", "METEOR and PTB tokens")
     made.add_row("free disk here", size(shutil.disk_usage(".").free), "run folders")
     for row in _registered():
@@ -108,6 +110,8 @@ def _reads_phantom(key: str) -> bool:
 def _state(kind: str, entry: Entry, settings: Config | None) -> tuple[str, str]:
     try:
         made = entry.load()
+        if kind == "metrics" and list(made.presets) == ["FILE"]:
+            return "with a file", f"{entry.name}:FILE"
         presets = [made(name) for name in made.presets] if kind == "metrics" else []
         reasons = {each.preset: each.ready() or lacking(each.key, settings) for each in presets}
     except Exception as error:  # whatever a plug-in does when it is imported, the other rows are wanted
@@ -115,7 +119,7 @@ def _state(kind: str, entry: Entry, settings: Config | None) -> tuple[str, str]:
     missing = {name: reason for name, reason in reasons.items() if reason is not None}
     said = "; ".join(dict.fromkeys(missing.values()))
     if not missing:
-        return "ready", ""
+        return "ready", "with --judge" if kind == "metrics" and made.judge else ""
     if len(missing) == len(reasons):
         return "not here", said
     return "in part", f"{', '.join(missing)}: {said}"

@@ -81,7 +81,8 @@ class Context:
 class Statistics:
     """Sufficient statistics of m samples.
 
-    rows: (m, r, k) float64; r repeats (1 unless a judge); column 0 is the count (1 for a scored sample, else 0).
+    rows: (m, r, k) float64; r repeats (1 unless a judge); column 0 is the count (1 for a scored sample, else 0). Those
+    of very many samples at once (not what a metric returns) may be uint8: `scoring.Scored.rows` gives them as float64.
     status: (m, r) uint8 of SCORED, FAILED, SKIPPED. reasons: m strings, empty where scored.
     Rows that are not SCORED are all zero, so that sums need no mask.
     """
