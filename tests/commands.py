@@ -33,6 +33,12 @@ def cli(tmp_path, monkeypatch, capsys):
     return call
 
 
+@pytest.fixture
+def no_java(monkeypatch):
+    """METEOR, optional in many tasks, is not scored, which takes seconds to start: the run says so and goes on."""
+    monkeypatch.setattr("cxrbench.metrics.java.executable", lambda: None)
+
+
 def rows(run):
     return [json.loads(line) for line in (run / "predictions/0000.jsonl").read_text().splitlines()]
 

@@ -117,6 +117,13 @@ def mimic_known(world) -> None:
     world.must("data", "add", "mimic-cxr", *given)
 
 
+def chexpert_plus(world) -> None:
+    """CheXpert Plus as its page has it."""
+    from tests.data import chexpert_plus_tree
+
+    chexpert_plus_tree.write(world.folder / "data/chexpert-plus")
+
+
 def iu(world) -> None:
     """IU X-Ray under the names of its page."""
     from tests.data import iu_xray_tree as tree
@@ -137,6 +144,7 @@ def iu_predictions(world) -> None:
     """Somebody's texts for the one test study."""
     iu_known(world)
     (world.folder / "predictions.csv").write_text("sample_id,prediction\nCXR1_1_IM-0001,The lungs are clear.\n")
+    (world.folder / "pairs.csv").write_text(PAIRS)
 
 
 def own_studies(world) -> None:
@@ -161,59 +169,13 @@ def vqa_rad(world) -> None:
 
     images = world.folder / "VQA_RAD Image Folder"
     images.mkdir()
-    rows = [rad(number) for number in range(6)]
+    rows = [*(rad(number) for number in range(6)), rad(9, phrase_type="freeform")]
     for row in rows:
         Image.new("L", (16, 16), 90).save(images / row["image_name"])
     (world.folder / "VQA_RAD Dataset Public.json").write_text(json.dumps(rows))
 
 
-# Checkpoints
-
-
-def checkpoint(world) -> None:
-    """/models/my-checkpoint, /models/new and DIR: one tiny LLaVA."""
-    from tests import tiny_llava
-
-    def make(folder: Path) -> None:
-        tiny_llava.make(folder)
-        file = folder / "config.json"
-        body = json.loads(file.read_text(encoding="utf-8"))
-        body["text_config"]["max_position_embeddings"] = 4096  # room for the 300 tokens that `matched` allows
-        file.write_text(json.dumps(body), encoding="utf-8")
-
-    made = world.store("tiny", make)
-    for name in ("models/my-checkpoint", "models/new", "DIR"):
-        shutil.copytree(made, world.folder / name)
-
-
-def slava_folder(world) -> None:
-    from tests import released
-
-    shutil.copytree(world.store("slava", released.slava) / "model", world.folder / "DIR")
-
-
-def slava_known(world) -> None:
-    slava_folder(world)
-    world.must("models", "add", "slava", "--path", "DIR")
-
-
-def rad_known(world) -> None:
-    from tests import released
-
-    places = released.llava_rad(world.folder / "rad")
-    world.must("models", "add", "llava-rad", "--path", places["path"], "--base", places["base"])
-
-
-def maira(world) -> None:
-    from tests import released_more
-
-    (world.folder / "DIR").symlink_to(released_more.maira_2(world.folder / "maira")["path"])
-
-
-def chexagent_known(world) -> None:
-    from tests import released_more
-
-    world.must("models", "add", "chexagent-2", "--path", released_more.chexagent_2(world.folder / "chexagent")["path"])
+# Weights and packages of metrics
 
 
 def fetched(world) -> None:
@@ -227,6 +189,37 @@ def weights(world) -> None:
     """The weights of every metric, where fetched assets lie."""
     made = world.store("weights", weights_of_metrics)
     shutil.copytree(made, world.folder / "cache/cxrbench/assets", dirs_exist_ok=True)
+
+
+def oracle(world) -> None:
+    """The weights, radgraph-xl among them, and ~/oracle: an interpreter that answers as packages would, always 0."""
+    weights(world)
+    assets = world.folder / "cache/cxrbench/assets"
+    for name, other in (("radgraph", "radgraph-xl"), ("pubmedbert", "cxr-bert")):
+        shutil.copytree(assets / name, assets / other)
+    python = world.folder / "oracle/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!{sys.executable} -S\n{PACKAGE}")
+    python.chmod(0o755)
+    world.words |= {"~/oracle": str(python), "--python ENV": f"--python {python}"}
+    (world.folder / "predictions.csv").write_text(PAIRS)
+
+
+PAIRS = "sample_id,prediction,reference\na,Mild edema.,Mild pulmonary edema.\nb,Clear lungs.,The lungs are clear.\n"
+PACKAGE = """\
+import json
+
+job = json.load(open("job.json"))
+found = {"python": "3.11", "versions": {}, "absent": True, "predictions": [], "references": []}
+if job["task"] != "texts":
+    none = [0.0] * len(job["predictions"])
+    said = {"chexbert": [0] * 14, "bertscore": None}[job["task"]]
+    found["texts"] = [said] * len(job["texts"]) if said else []
+    values = {"bertscore": ("precision", "recall", "f1")}.get(job["task"], ())
+    found["pairs"] = {job["key"]: {name: none for name in values}} if values else {}
+json.dump(found, open("result.json", "w"))
+"""
+"""Says that nothing is in any text, and that no two are alike: whatever is held against it differs."""
 
 
 # Runs and files made of runs
@@ -243,6 +236,12 @@ def runs(world) -> None:
     made = world.store("runs", make)
     for name in ("random-report", "always-normal"):
         shutil.copytree(made / name, world.folder / "made" / name)
+
+
+def annotated_run(world) -> None:
+    """A short run with annotations in the feature store."""
+    words = ("run", "--model", "always-normal", "--task", "demo-findings", "--limit", 2, "--metrics", "chexbert-f1")
+    world.must(*words, *FEW)
 
 
 def demo_folders(world) -> None:
@@ -292,6 +291,11 @@ def board(world) -> None:
     world.must("import", "rexrank", "sent.json", "-o", "theirs.jsonl")
 
 
+def recorded_speed(world) -> None:
+    """slava-6x.json: the recorded experiment that travels along, under the name of the page's."""
+    shutil.copyfile(ROOT / "baselines/throughput/small-cpu.json", world.folder / "slava-6x.json")
+
+
 def rater(world) -> None:
     """The export of a reader for the form that `create` has just written: every report rated the same."""
     from itertools import combinations
@@ -314,9 +318,8 @@ def rater(world) -> None:
 
 def pairs(world) -> None:
     """predictions.csv with references, and a metric of the package evaluate."""
-    (world.folder / "predictions.csv").write_text(
-        "sample_id,prediction,reference\na,Mild edema.,Mild pulmonary edema.\nb,Clear lungs.,The lungs are clear.\n"
-    )
+    for name in ("predictions.csv", "pairs.csv"):
+        (world.folder / name).write_text(PAIRS)
     (world.folder / "my_metric.py").write_text(OWN_METRIC)
 
 

@@ -2,8 +2,12 @@
 
 import json
 import re
+import shutil
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import click
@@ -37,13 +41,22 @@ def command(*words):
 
 
 def make_runs(folder, *, test=24, access="open", models=("random-report", "nearest-image"), metrics=None):
-    """Scored runs of one small task, one of each model."""
+    """Scored runs of one small task, one of each model; made once and copied."""
     folder.mkdir(parents=True, exist_ok=True)
-    task = write_small(folder, test=test, access=access)
-    more = ("--metrics", metrics) if metrics else ()
     for model in models:
-        command("run", "--model", model, "--task", task, "--replicates", 0, "--out", folder / model, *more)
+        made = Path(_made(test, access, model, metrics).name)
+        shutil.copytree(made / "run", folder / model)
+        shutil.copyfile(made / "small.yaml", folder / "small.yaml")
     return [RunFolder(folder / model) for model in models]
+
+
+@cache
+def _made(test, access, model, metrics):
+    place = TemporaryDirectory(prefix="cxrbench-tests-")
+    task = write_small(Path(place.name), test=test, access=access)
+    more = ("--metrics", metrics) if metrics else ()
+    command("run", "--model", model, "--task", task, "--replicates", 0, "--out", Path(place.name) / "run", *more)
+    return place
 
 
 def poison(run):

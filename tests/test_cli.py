@@ -201,6 +201,9 @@ def test_doctor_says_what_is_here(cli):
     assert code == 0
     assert "Python" in out
     assert "metric bleu" in out
+    assert "broken" not in out
+    assert re.search(r"metric judge +with a file +judge:FILE", out)
+    assert re.search(r"metric green +ready +with --judge", out)
 
 
 def test_a_bare_file_is_scored_and_counts_as_credentialed(cli, tmp_path):

@@ -15,7 +15,8 @@ from tests.commands import metrics, small_run
 from tests.data import mimic_tree
 from tests.tiny_weights import CLINICAL, lay_out
 
-cli = commands.cli
+cli, no_java = commands.cli, commands.no_java
+pytestmark = pytest.mark.usefixtures("no_java")
 
 REAL = [name for name in task_files() if name.startswith(("iu-", "mimic-")) and find_task(name).form == "text"]
 LINE = {"sample_id": "a", "prediction": "Mild edema.", "reference": "Mild pulmonary edema."}

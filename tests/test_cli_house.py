@@ -19,7 +19,7 @@ from tests.small_task import write_small
 
 HARD_LIMIT = 120
 
-cli = commands.cli
+cli, no_java = commands.cli, commands.no_java
 
 
 def mode(path):
@@ -316,7 +316,7 @@ def test_a_check_exits_1_only_when_something_is_wrong(cli, tmp_path):
     assert cli("data", "check", "iu-xray")[0] == 1
 
 
-def test_own_data_without_a_train_split_run_but_for_what_learns(cli, own, tmp_path):
+def test_own_data_without_a_train_split_run_but_for_what_learns(cli, no_java, own, tmp_path):
     file = tmp_path / "originals/own.jsonl"
     file.write_text("".join(line + "\n" for line in file.read_text().splitlines() if '"test"' in line))
     words = ("--task", "custom-findings", "--replicates", 0)

@@ -54,7 +54,8 @@ def test_a_model_in_forty_lines_runs(cli, tmp_path, declared):
     name = declared("add-a-model.md")
     assert len(lines(block("add-a-model.md", "python"))) <= 40
     code, _, err = cli(
-        "run", "--model", name, "--task", "demo-findings", "--limit", 20, "--replicates", 0, "--out", "r"
+        *("run", "--model", name, "--task", "demo-findings", "--limit", 20, "--metrics", "length"),
+        *("--replicates", 0, "--out", "r"),
     )
     assert code == 0, err
     summary = json.loads((tmp_path / "r/summary.json").read_text())

@@ -78,13 +78,13 @@ def wait_for(ready, child):
 COMPLETE = "note: every sample was answered before; nothing was generated or timed now\n"
 
 
-def test_a_run_killed_again_and_again_equals_one_that_was_not(tmp_path):
+def test_a_run_killed_again_and_again_equals_one_that_was_not(cli, tmp_path):
     words = ("run", "--model", "random-report", "--task", write_small(tmp_path, test=300))
     words = (*words, "--batch-size", 1, "--replicates", 0)
     whole, run = tmp_path / "whole", tmp_path / "run"
-    assert end(start(*words, "--out", whole)) == (0, "")
+    assert cli(*words, "--out", whole)[0] == 0
     file, killed = run / "predictions/0000.jsonl", 0
-    for wanted in (1, 60, 120, 240):
+    for wanted in (1, 200):
         child = start(*words, "--out", run)
         wait_for(lambda wanted=wanted: file.exists() and file.read_bytes().count(b"\n") >= wanted, child)
         child.kill()
@@ -146,7 +146,7 @@ def once(out, at, imported=None):
         sys.exit(f"the run into {out}, to be killed at moment {at}, hangs")
     return code
 
-place, limit, first, last, words = Path(sys.argv[1]), *map(int, sys.argv[2:5]), sys.argv[5:]
+place, limit, first, last, step, words = Path(sys.argv[1]), *map(int, sys.argv[2:6]), sys.argv[6:]
 if once(place / "whole", 0, place / "imported") != 0:
     sys.exit("the uninterrupted run failed")
 for name in (place / "imported").read_text().split():
@@ -156,7 +156,7 @@ for name in (place / "imported").read_text().split():
         pass
 if threading.active_count() > 1:
     sys.exit(f"a fork is not safe beside {threading.enumerate()}")
-for at in range(first, last):
+for at in range(first, last, step):
     out = place / f"killed-{at}"
     if once(out, at) != -signal.SIGKILL:
         break
@@ -169,16 +169,17 @@ for at in range(first, last):
 """
 """Runs a command to its end, then again and again in new folders, killed at the first, second, ... moment at which it
 forces a file to disk or renames one, and each time once more to its end. At every other pair of moments the line that
-was being written is torn as well. Arguments: folder, seconds a run may take, first and last moment, words of the
-command.
+was being written is torn as well. Arguments: folder, seconds a run may take, first and last moment, from which of them
+to the next, words of the command.
 
 Every run is a fork, as a new interpreter that imports everything takes fifty times as long as such a run. The process
 that forks runs no command itself: it only imports what one has imported, so that there is no thread that a fork would
 leave dead."""
 
 
-def die_at_every_moment(place, first, last, *words):
-    command = [sys.executable, "-c", DYING, str(place), str(HARD_LIMIT), str(first), str(last), *map(str, words)]
+def die_at_every_moment(place, first, last, step, *words):
+    numbers = map(str, (HARD_LIMIT, first, last, step))
+    command = [sys.executable, "-c", DYING, str(place), *numbers, *map(str, words)]
     # One thread: a library that makes a pool of threads when it is imported makes none.
     alone = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=alone)  # every run in it has its limit
@@ -186,13 +187,13 @@ def die_at_every_moment(place, first, last, *words):
     return sorted(place.glob("killed-*"))
 
 
-def test_a_kill_at_any_moment_between_two_writes_loses_nothing(tmp_path):
-    """Manifest, samples, rows, times, contexts, scores and summary: each is killed half-made once."""
+@pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_kill_at_any_moment_between_two_writes_loses_nothing(tmp_path, step):
+    """Manifest, samples, rows, times, contexts, scores, summary: each is killed half-made once; by default a fifth."""
     task = write_small(tmp_path, test=6)
-    killed = die_at_every_moment(
-        tmp_path, 1, 100, "--model", "random-report", "--task", task, "--batch-size", 2, "--replicates", 0
-    )
-    assert len(killed) > 15
+    words = ("--model", "random-report", "--task", task, "--batch-size", 2, "--replicates", 0)
+    killed = die_at_every_moment(tmp_path, 1, 100, step, *words)
+    assert len(killed) > 15 // step
     for run in killed:
         assert answers(run) == answers(tmp_path / "whole"), run.name
         assert metrics(run) == metrics(tmp_path / "whole"), run.name
@@ -206,7 +207,7 @@ def test_a_sampling_model_killed_in_the_middle_writes_the_same_texts(tmp_path):
     task = write_small(tmp_path, test=6)
     words = ("--model", f"hf:{make(tmp_path / 'tiny')}", "--device", "cpu", "--batch-size", 2, "--replicates", 0)
     sampling = ("--set", "temperature=0.8", "--set", "max_new_tokens=12")
-    (run,) = die_at_every_moment(tmp_path, 9, 10, "--task", task, *words, *sampling)
+    (run,) = die_at_every_moment(tmp_path, 9, 10, 1, "--task", task, *words, *sampling)
     assert answers(run) == answers(tmp_path / "whole")
     assert len(json.loads((run / "manifest.json").read_text())["circumstances"]) == 2
     assert len({row["text"] for row in rows(run)}) > 1

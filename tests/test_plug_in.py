@@ -24,9 +24,10 @@ def installed(tmp_path_factory):
     assert made.returncode == 0, made.stderr
     environment = {**os.environ, "PYTHONPATH": str(place / "site"), "COLUMNS": "100"}
 
-    def call(*words, cwd):
+    def call(*words, cwd, script=None):
+        program = ["-c", script] if script else ["-m", "cxrbench"]
         done = subprocess.run(
-            [sys.executable, "-m", "cxrbench", *map(str, words)],
+            [sys.executable, *program, *map(str, words)],
             cwd=cwd,
             env=environment,
             capture_output=True,
@@ -37,11 +38,14 @@ def installed(tmp_path_factory):
     return call
 
 
+LIST = "from cxrbench.cli.main import app\nfor kind in {!r}:\n    app(['list', kind], standalone_mode=False)\n"
+
+
 def test_the_package_is_listed(installed, tmp_path):
-    for kind, name in (("models", "echo-indication"), ("metrics", "change-f1"), ("datasets", "pairs")):
-        code, out, err = installed("list", kind, cwd=tmp_path)
-        assert code == 0, err
-        assert name in out
+    added = {"models": "echo-indication", "metrics": "change-f1", "datasets": "pairs"}
+    code, out, err = installed(cwd=tmp_path, script=LIST.format(list(added)))
+    assert code == 0, err
+    assert all(name in out for name in added.values())
 
 
 def test_its_model_is_run_and_its_metric_scored(installed, tmp_path):

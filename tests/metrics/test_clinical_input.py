@@ -30,7 +30,7 @@ ODD = {
     "empty": "",
     "blank": " ",
     "whitespace": " \n\t \u00a0\u2003 ",
-    "5,000 words": PLAIN + " and the chest is seen to be as it was when it was last seen" * 335,
+    "1,500 words": PLAIN + " and the chest is seen to be as it was when it was last seen" * 100,
     "one word of 5,000 letters": "a" * 5000,
     "emoji": "Small effusion \U0001fac1\U0001f44d\U0001f3fd. No \U0001f468\u200d\u2695\ufe0f edema.",
     "other scripts": "胸水なし。 Нет выпота. لا يوجد",
@@ -86,7 +86,7 @@ def test_odd_reports_have_their_own_row_whatever_stands_around_them(kept, bare, 
     assert np.isfinite(together.statistics.rows).all()
     assert (together.statistics.rows[:, 0, 0] == 1).all()
     for i in range(0, len(pairs), 3):
-        (alone,) = scored([key], [pairs[i]], kept if ODD["5,000 words"] in pairs[i] else bare)
+        (alone,) = scored([key], [pairs[i]], kept if ODD["1,500 words"] in pairs[i] else bare)
         np.testing.assert_allclose(alone.statistics.rows[0], together.statistics.rows[i], atol=2e-5, err_msg=str(i))
     order = np.random.default_rng(0).permutation(len(pairs))
     (shuffled,) = scored([key], [pairs[i] for i in order], kept)
@@ -274,7 +274,7 @@ def test_two_processes_on_one_store_find_the_same(tmp_path):
 
 def test_a_file_of_odd_reports_has_a_row_for_every_reference(cli, tmp_path):
     lay_out()
-    short = [text for name, text in ODD.items() if name != "5,000 words"]
+    short = [text for name, text in ODD.items() if name != "1,500 words"]
     lines = [{"sample_id": str(i), "prediction": said, "reference": PLAIN} for i, said in enumerate(short)]
     lines.append({"sample_id": "last", "prediction": PLAIN, "reference": "  "})
     (tmp_path / "odd.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -280,7 +280,7 @@ def test_words_of_abbreviations_and_other_scripts():
     assert {"péry", "…", "k"} <= words_of(["Péry… K"])
 
 
-# With Java: one run of pycocoevalcap's own wrapper (it loads the full table), and everything compared with it.
+# With Java: everything is compared with what pycocoevalcap's own wrapper said once, and (slow) with what it says now.
 
 THEIRS = """
 import json, sys
@@ -291,13 +291,28 @@ print(json.dumps(Meteor().compute_score(refs, preds)))
 """
 
 
-@pytest.fixture(scope="module")
-def theirs() -> tuple[float, list[float]]:
-    """METEOR of EQUAL by pycocoevalcap: corpus and per pair."""
+GOLDEN = json.loads(Path(__file__).with_name("golden_meteor.json").read_text(encoding="utf-8"))
+"""What pycocoevalcap answers to EQUAL: of the corpus, of each pair, and a hash of the pairs."""
+
+
+def theirs() -> dict[str, object]:
+    """The same by the package now; it loads the full table, which takes seconds."""
     done = subprocess.run(
         [sys.executable, "-c", THEIRS], input=json.dumps(EQUAL), capture_output=True, text=True, check=True, timeout=300
     )
-    return tuple(json.loads(done.stdout))
+    corpus, each = json.loads(done.stdout)
+    return {"pairs": hashlib.sha256(json.dumps(EQUAL).encode()).hexdigest(), "corpus": corpus, "each": each}
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """A package whose paraphrase table has two entries, where nothing hangs on the others."""
+    package = own_package(java.package_folder(), tmp_path / "package")
+    entries = package / java.PARAPHRASES
+    entries.unlink()
+    two = b"1\nheart size\ncardiac size\n1\nas far as possible\nto the extent possible\n"
+    entries.write_bytes(gzip.compress(two))
+    monkeypatch.setattr(java, "package_folder", lambda: package)
 
 
 @pytest.fixture(scope="module")
@@ -333,16 +348,24 @@ def gone(pid: int) -> bool:
 class TestWithJava:
     pytestmark = needs_java
 
-    def test_equal_to_pycocoevalcap(self, theirs, monkeypatch, tmp_path):
+    @pytest.mark.slow
+    def test_the_golden_numbers_are_pycocoevalcaps(self):
+        now = theirs()
+        assert now["pairs"] == GOLDEN["pairs"]
+        assert now["corpus"] == pytest.approx(GOLDEN["corpus"], abs=1e-15)
+        assert now["each"] == pytest.approx(GOLDEN["each"], abs=1e-15)
+
+    def test_equal_to_pycocoevalcap(self, monkeypatch, tmp_path):
+        assert hashlib.sha256(json.dumps(EQUAL).encode()).hexdigest() == GOLDEN["pairs"], "record them again"
         package = own_package(java.package_folder(), tmp_path / "package")
         monkeypatch.setattr(java, "package_folder", lambda: package)
         before = sorted(package.rglob("*"))
         corpus, each = score(Meteor("raw"), EQUAL)
-        assert corpus["meteor"] == pytest.approx(theirs[0], abs=1e-12)
-        assert each["meteor"] == pytest.approx(theirs[1], abs=1e-12)
+        assert corpus["meteor"] == pytest.approx(GOLDEN["corpus"], abs=1e-12)
+        assert each["meteor"] == pytest.approx(GOLDEN["each"], abs=1e-12)
         assert sorted(package.rglob("*")) == before
 
-    def test_coco_preset_is_the_tokenizer_then_meteor(self):
+    def test_coco_preset_is_the_tokenizer_then_meteor(self, small):
         metric = Meteor("coco")
         rows, _ = score_rows(metric, [("The heart (size) is big; no effusion.", "Heart size is large. No effusions!")])
         tokens = "the heart -lrb- size -rrb- is big no effusion", "heart size is large no effusions"
@@ -384,6 +407,7 @@ class TestWithJava:
         ((*numbers,),) = pool().score([("the lungs are clear and the heart is normal " * 556, "the lungs are clear")])
         assert numbers[:2] == [5004, 4]
 
+    @pytest.mark.slow  # by default test_a_failed_pair_is_a_failed_sample
     def test_a_pair_that_ends_the_process_fails_alone(self, pool):
         deadly = ("heart " * 3000, "heart " * 3000)
         small = pool(memory=64, rescue_memory=72, processes=1)
@@ -453,7 +477,7 @@ class TestWithJava:
         with pytest.raises(CxrbenchError, match="METEOR cannot keep its paraphrases in the temporary folder"):
             Scorer()
 
-    def test_nothing_is_left_behind(self):
+    def test_nothing_is_left_behind(self, small):
         scorer = Scorer(Settings(processes=1))
         scorer.score([("heart size", "cardiac size")])
         (pid,) = scorer.pids()
@@ -464,7 +488,7 @@ class TestWithJava:
         assert gone(pid)
         assert not folder.exists()
 
-    def test_new_words_bring_their_paraphrases(self):
+    def test_new_words_bring_their_paraphrases(self, small):
         scorer = Scorer(Settings(processes=1))
         scorer.score([("heart", "heart")])
         first = scorer.pids()
@@ -476,7 +500,7 @@ class TestWithJava:
         by_paraphrase = found[16:20]
         assert sum(by_paraphrase) > 0
 
-    def test_a_failed_pair_is_a_failed_sample(self):
+    def test_a_failed_pair_is_a_failed_sample(self, small):
         metric = Meteor("raw")
         metric._scorer = Scorer(Settings(processes=1, memory=64, rescue_memory=64))
         texts = TokenPairs(["heart", "heart " * 3000], ["heart", "heart " * 3000])
@@ -488,6 +512,7 @@ class TestWithJava:
         assert found.reasons == ("", "METEOR needs more than 64 MB of memory for it")
 
 
+@pytest.mark.slow
 @pytest.mark.java
 @pytest.mark.real_data
 @pytest.mark.skipif(NEEDS is not None, reason=f"METEOR {NEEDS}")

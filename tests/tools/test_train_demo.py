@@ -1,4 +1,4 @@
-"""The training script from the first drawing to the last folder, in a few steps: everything runs, nothing is learnt."""
+"""What the training script makes: the shipped folders, and (slow) those of a few of its steps, which learn nothing."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ import pytest
 
 from cxrbench.models.base import ModelOptions
 from cxrbench.models.hf import HuggingFace
+from cxrbench.shipped import embedded
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("demo", "demo-regressed", "demo-verbose")
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
+@pytest.fixture(scope="module", params=["shipped", pytest.param("made now", marks=pytest.mark.slow)])
+def made(request, tmp_path_factory):
+    """The folders of the three: those that travel along, and those a few steps of the script make now."""
+    if request.param == "shipped":
+        return embedded("demo").parent
     folder = tmp_path_factory.mktemp("demo")
     words = [sys.executable, str(ROOT / "tools/train_demo.py"), "--micro", "--out", str(folder)]
     done = subprocess.run(words, capture_output=True, text=True, cwd=folder)
