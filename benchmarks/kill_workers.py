@@ -297,7 +297,10 @@ def command(
             running[rank] = rank_of(stage, place, rank, workers)
     said = [end(each) for each in running.values()]
     found["gave up"] += sum("died 3 times" in text for _, text in said)
-    found["other ends"] += sum(code not in (0, -9) and "died 3 times" not in text for code, text in said)
+    for code, text in said:
+        if code not in (0, -9) and "died 3 times" not in text:
+            found["other ends"] += 1
+            print(f"  ended with {code}: {text[-2000:]}", flush=True)
     return all(code == 0 for code, _ in said), states
 
 
