@@ -28,7 +28,8 @@ from collections import defaultdict
 from pathlib import Path
 from types import FrameType
 
-from benchmarks._fuzz_targets import TARGETS, Target, target
+from benchmarks._fuzz_base import Target
+from benchmarks._fuzz_targets import TARGETS, target
 
 SECONDS_PER_INPUT = 1.0
 MEMORY = 2 << 30
@@ -128,9 +129,9 @@ def run_here(name: str, args: argparse.Namespace) -> None:
     made = target(name)
     with atheris.instrument_imports(include=["cxrbench"]):
         watch = _Watch(made, args, Path(args.scratch))
-    for seed in made.seeds():  # what is imported on first use is no input's time
-        with contextlib.suppress(watch.refusal):
-            watch.read(seed)
+        for seed in made.seeds():  # what is imported on first use is seen by the fuzzer, and no input's time
+            with contextlib.suppress(watch.refusal):
+                watch.read(seed)
     corpus = Path(args.corpus) / name
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(made.seeds()):
@@ -159,11 +160,8 @@ def run_apart(name: str, args: argparse.Namespace) -> None:
         command = [sys.executable, "-m", "benchmarks.fuzz", name, "--child", "--scratch", scratch]
         for option in ("inputs", "seconds", "seed", "corpus", "found", "log"):
             command += [f"--{option}", str(getattr(args, option))]
-        try:
-            with (Path(scratch) / "said").open("wb") as said:
-                code = subprocess.run(command, stderr=said, timeout=4 * args.seconds + 300).returncode
-        except subprocess.TimeoutExpired:
-            code = -1
+        with (Path(scratch) / "said").open("wb") as said:
+            code = _wait(subprocess.Popen(command, stderr=said), args.seconds)
         if code:
             held = (Path(scratch) / "last").read_bytes()
             way = "hang" if code == -1 else f"died-{code}"
@@ -172,21 +170,55 @@ def run_apart(name: str, args: argparse.Namespace) -> None:
             record(Path(args.log), {"target": name, "inputs": 0, "seconds": args.seconds, "found": {way: 1}})
 
 
+def _wait(child: subprocess.Popen[bytes], seconds: float) -> int:
+    """The exit code; -1 where it hangs: it has used far more of the processor than it may, or sleeps for minutes.
+
+    Who is paused, or waits for a turn on a busy machine, does not hang: hours of the clock say nothing.
+    """
+    asleep = 0
+    while (code := child.poll()) is None:
+        time.sleep(1)
+        used, sleeps = _use_of(child.pid)
+        asleep = asleep + 1 if sleeps else 0
+        if used > 2 * seconds + 120 or asleep > 180:
+            child.kill()
+            child.wait()
+            return -1
+    return code
+
+
+def _use_of(pid: int) -> tuple[float, bool]:
+    """Seconds of the processor that a process has used, and whether it waits for something (Linux)."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:  # it has just ended
+        return 0.0, False
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK"), words[0] == "S"
+
+
 def tally(log: Path) -> None:
     """Sum a log by target, as rows of a Markdown table."""
-    totals: dict[str, list[float]] = defaultdict(lambda: [0, 0, 0, 0])
+    totals: dict[str, list[float]] = defaultdict(lambda: [0, 0, 0, 0, 0, 0])
     for line in log.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         sums = totals[row["target"]]
         sums[0] += row["inputs"]
-        sums[1] += row["seconds"]
-        sums[2] = max(sums[2], row.get("slowest", 0))
-        sums[3] = max(sums[3], row.get("peak_mb", 0))
-    for name, (inputs, seconds, slowest, peak) in totals.items():
+        sums[1] += row["inputs"] - row.get("refused", 0) - sum(row["found"].values())
+        sums[2] += row["seconds"]
+        sums[3] = max(sums[3], row.get("slowest", 0))
+        sums[4] = max(sums[4], row.get("peak_mb", 0))
+        sums[5] += len(row["found"])
+    for name, (inputs, whole, seconds, slowest, peak, found) in sorted(
+        totals.items(), key=lambda each: _place(each[0])
+    ):
         print(
-            f"| {name} | {inputs:,.0f} | {seconds:,.0f} | {inputs / max(seconds, 1):,.0f} |"
-            f" {slowest:.2f} | {peak:,.0f} |"
+            f"| {name} | {inputs:,.0f} | {whole:,.0f} | {seconds:,.0f} | {inputs / max(seconds, 1):,.0f} |"
+            f" {slowest:.3f} | {peak:,.0f} | {found:.0f} |"
         )
+
+
+def _place(name: str) -> int:
+    return [each.name for each in TARGETS].index(name)
 
 
 def main() -> None:

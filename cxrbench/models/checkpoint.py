@@ -74,6 +74,22 @@ def read_json(file: Path) -> dict[str, Any]:
     return body
 
 
+def named_folder(argument: str) -> Path:
+    """The place an argument names, with a `~` in front spelled out; whether a folder is there is not looked at.
+
+    Raises:
+        CxrbenchError: the name is one that no file system takes.
+    """
+    folder = Path(os.path.expanduser(argument))  # noqa: PTH111 - Path.expanduser raises for an unknown user
+    try:
+        folder.is_dir()
+    except OSError as error:
+        raise CxrbenchError(
+            f"a folder cannot be called {argument[:40]!r}...: {error.strerror}", where="--model", fix="check the path"
+        ) from error
+    return folder
+
+
 def open_folder(argument: str, *, need_weights: bool = True) -> Checkpoint:
     """Check a checkpoint folder: config.json, and every safetensors file it names, whole.
 
@@ -86,7 +102,7 @@ def open_folder(argument: str, *, need_weights: bool = True) -> Checkpoint:
     """
     if not argument:
         raise CxrbenchError("hf needs a checkpoint folder", where="--model hf", fix="--model hf:DIR")
-    folder = Path(argument).expanduser()
+    folder = named_folder(argument)
     if not folder.is_dir():
         raise CxrbenchError(
             f"there is no folder {argument!r}",
@@ -181,6 +197,7 @@ def read_header(file: Path) -> tuple[dict[str, Any], int]:
             header = json.loads(handle.read(length))
             tensors = {name: body for name, body in header.items() if name != "__metadata__"}
             end = max((_end(body) for body in tensors.values()), default=0)
+            "".join(tensors).encode()  # half a surrogate is in no name, and could not be hashed
         except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
             raise CxrbenchError("the safetensors header is damaged", where=str(file), fix="copy it again") from error
     if 8 + length + end != size:
@@ -196,7 +213,8 @@ def _end(body: Mapping[str, Any]) -> int:
     """Where the data of a tensor end, by a header that says for each tensor what the format asks for."""
     begin, end = body["data_offsets"]
     numbers = [begin, end, *body["shape"]]
-    if type(body["dtype"]) is not str or any(type(number) is not int or number < 0 for number in numbers):
+    kind = body["dtype"]
+    if type(kind) is not str or not kind.isascii() or any(type(each) is not int or each < 0 for each in numbers):
         raise ValueError("no header of a tensor")
     if begin > end:
         raise ValueError("data that end before they begin")

@@ -17,8 +17,36 @@ from tests.security.limits import within
 FOUND = {
     "annotation": [b'\x02{"p1s1": {"pplit": 1e999e0e'],
     "jsonl": [b'{"study_id": 1e999e', b'{"study_id": "\\ud800", "age": 1e999}', b'{"a": -1e999x'],
+    "vqa-rad": [b'\x00[{"phrase_type": "test", "image_name": "' + b"n" * 300 + b'"}]', b"\x01" + b"[" * 500],
+    "slake": [b'\x00[{"qid": 1e999}]', b'\x00[{"q_lang": "en", "q_lang": "zh"}]'],
+    "rad-restruct": [
+        b'\x00{"report_id": 1, "split": "test", "frontal_images": [[]], "qa_pairs": []}',
+        b'\x01{"report_id": "a\xe2\x80\xa8b", "split": "test", "frontal_images": [], "qa_pairs": [[]]}',
+    ],
+    "chexbench": [
+        b'\x00{"View Classification": [{"question": "a", "option_0": 1, "option_2": "b", "answer": 1}]}',
+        b'\x02{"Findings Generation": [{"data_source": ' + b"[" * 200 + b"]" * 200 + b"}]}",
+    ],
+    "rexrank-import": [b'\x03{"s1": {"model_prediction": "x", "report": [1]}}', b"\x00{}"],
+    "lm-eval-log": [
+        b"\x00" + b"[" * 500,
+        b'\x00{"doc": {"sample_id": []}, "resps": [["x"]]}',
+        b'\x00{"doc": {"sample_id": "\\ud800"}, "resps": [["x"]]}',
+    ],
+    "run-artifacts": [
+        b"\x00",
+        b"\x00\x89PNG\r\n\x1a\n",
+        b"\x01\x93NUMPY\x01\x00",
+        b"\x01\x93NUMPY\x01\x00\x08\x00{'a' 1 }",
+        b"\x01\x93NUMPY\x01\x00\x08\x00{'a': (1",
+    ],
+    "run-workers": [b'\x00{"world": 0}', b"\x01" + b"[" * 500, b'\x02{"count": 1e999}', b"\x01{}"],
     "board-yaml": [b"name: 2001-99-99", b"? [a]\n: b", b"a: &a [*a]", b"a: !!bool x"],
     "task-yaml": [b"name: 2001-99-99", b"name: !!int x", b"name: !!timestamp x"],
+    "plans-yaml": [
+        target("plans-yaml").seeds()[0].replace(b"cv: 1", b"cv: .inf"),
+        target("plans-yaml").seeds()[0].replace(b"mean: 9", b"mean: 1e400"),
+    ],
     "rubric-yaml": [b"name: 2001-99-99\n", b"name: !!float x"],
     "mimic-tables": [b'\x02a,"b', b"\x00dicom_id,study_id,subject_id,split\n\n" + b'"' * 3],
     "judge-answers": [
@@ -32,11 +60,17 @@ FOUND = {
         b'\x02{"a": {"dtype": "U8", "shape": [1], "data_offsets": [9, 2]}}',
         b'\x02{"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 2, 3]}}',
         b'\x02{"a": {"dtype": "U8", "shape": [1], "data_offsets": "02"}}',
+        b'\x02{"a": {"dtype": "\\ud800U8", "shape": [2], "data_offsets": [0, 2]}}',
+        b'\x02{"\\ud800": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}}',
         b'\x00{"weight_map": {"a": "../shard.safetensors"}}',
         b"\x03" + b"[" * 500,
     ],
     "run-folder": [b'\x01{"sample_id": [1], "outcome": "ok"}\n', b"\x00" + b"[" * 599, b'\x01{"sample_id": 1}\n'],
-    "run-tables": [b"\x02PAR1PAR1"],
+    "run-tables": [
+        b"\x02PAR1PAR1",
+        target("run-tables").seeds()[0].replace(b"key_image", b"key_imagf"),
+        target("run-tables").seeds()[0].replace(b"selected", b"selecte\xff"),
+    ],
     "shared-files": [
         b"\x04case,candidate,reference,errors:all\n1,a,b,2,3\n",
         b"\x02" + b"[" * 500,

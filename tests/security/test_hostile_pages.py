@@ -82,11 +82,12 @@ def test_the_policy_of_a_page_names_its_scripts_and_no_place():
 
 
 def test_the_throughput_page_shows_names_as_text():
-    from cxrbench.throughput.page import _draw, _quality, _section
+    from cxrbench.throughput.page import _draw, _section
+    from cxrbench.throughput.page_plots import quality
 
     harm = "</script><img src=x onerror=alert(1)>"
     points = [{"model": harm, "reports_per_s": 1.0, "metric": harm, "value": 0.5}]
-    body = _section(harm, _draw("quality", _quality(points)))
+    body = _section(harm, _draw("quality", quality(points)))
     assert "<img" not in body
     assert not Tags(body).harm
     assert body.count("</script>") == body.count("<script")

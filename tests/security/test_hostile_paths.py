@@ -45,6 +45,24 @@ def data(tmp_path):
     return folder
 
 
+TASK = """\
+name: own
+version: 1
+title: Findings of a stranger's data
+kind: findings
+access: open
+dataset: {name: jsonl, split: test, pool_split: train}
+include: {sections: [findings], min_images: 1}
+images: {offer: all, key: first}
+offer: []
+target: findings
+text: whitespace:v1
+metrics: {required: [length]}
+citation: nobody
+"""
+"""A task that is scored in no time: the attack is on the reading of images."""
+
+
 def outcomes(cli, data, paths):
     """Outcome by sample of a run of one study per image path."""
     lines = [
@@ -56,8 +74,9 @@ def outcomes(cli, data, paths):
     file = data / "data.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert cli("data", "add", "jsonl", "--reports", file)[0] in (0, 1)
-    run = data.parent / "run"
-    code, _, err = cli("run", "--model", "nearest-image", "--task", "custom-findings", "--replicates", 0, "--out", run)
+    run, task = data.parent / "run", data.parent / "own.yaml"
+    task.write_text(TASK)
+    code, _, err = cli("run", "--model", "nearest-image", "--task", task, "--replicates", 0, "--out", run)
     assert code in (0, 3), err
     assert b"secret words" not in b"".join(each.read_bytes() for each in run.rglob("*") if each.is_file())
     return {row["sample_id"]: (row["outcome"], row.get("detail") or "") for row in rows(run)}
@@ -194,7 +213,7 @@ def test_a_packed_table_with_a_line_of_gigabytes_is_left(tmp_path):
 def test_a_line_of_own_data_has_a_bound_and_a_pipe_is_refused(tmp_path):
     file = tmp_path / "a.jsonl"
     with file.open("wb") as out:
-        out.truncate(256 << 20)
+        out.truncate(256 << 20)  # sparse: nothing on disk
     with within(4, 64), pytest.raises(CxrbenchError, match="line 1"):
         list(Jsonl().studies({"reports": (file,)}, Slice("test", {})))
     file.unlink()

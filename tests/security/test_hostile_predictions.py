@@ -8,6 +8,7 @@ import pyarrow
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks._fuzz_targets import target
 from cxrbench import predictions_formats
 from cxrbench.errors import CxrbenchError
 from cxrbench.predictions_file import read_predictions
@@ -58,6 +59,16 @@ def test_a_parquet_file_that_unpacks_without_end_is_refused(tmp_path):
     pq.write_table(pyarrow.table({"sample_id": ids, "prediction": column}), tmp_path / "a.parquet", compression="zstd")
     assert (tmp_path / "a.parquet").stat().st_size < 100_000  # written out, 40 gigabytes
     with within(3, 200), pytest.raises(CxrbenchError, match="holds too much"):
+        read_predictions(tmp_path / "a.parquet")
+
+
+def test_a_parquet_file_whose_statistics_are_of_another_type_does_not_end_the_process(tmp_path):
+    """pyarrow itself ends it, without an exception, when it is asked for the sizes of such a column."""
+    whole = target("predictions-parquet").seeds()[0]
+    text, number = b"\x15\x0c%\x02\x18\nprediction", b"\x15\x04%\x02\x18\nprediction"
+    assert whole.count(text) == 1
+    (tmp_path / "a.parquet").write_bytes(whole.replace(text, number))
+    with pytest.raises(CxrbenchError, match="damaged"):
         read_predictions(tmp_path / "a.parquet")
 
 

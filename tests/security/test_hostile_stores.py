@@ -1,5 +1,6 @@
 """Caches and stores that were swapped, poisoned or left open: damage is named, nothing runs, others see nothing."""
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -8,6 +9,11 @@ import stat
 import numpy as np
 import pytest
 
+from benchmarks._fuzz_runs import _KEY
+from benchmarks._fuzz_targets import target
+from cxrbench.artifacts import read_picture, read_vectors
+from cxrbench.claims import MOST, Claims
+from cxrbench.cli.options import read_vocabulary
 from cxrbench.data.image_cache import CachedReader, _load
 from cxrbench.errors import CxrbenchError
 from cxrbench.features.base import Pairs, Resources, TextFeature
@@ -16,7 +22,9 @@ from cxrbench.judges.store import FILE as JUDGES
 from cxrbench.judges.store import JudgeStore
 from cxrbench.models.checkpoint import _remembered
 from cxrbench.privacy import MARKER, claim_folder
-from tests.security.limits import within
+from cxrbench.report.reader_study_files import Key, read_responses
+from tests.security.limits import blocked_is_caught, within
+from tests.security.test_hostile_images import png
 
 
 class Letters(TextFeature):
@@ -130,9 +138,151 @@ def test_a_cached_image_is_pixels_and_never_a_pickle(tmp_path):
         (tmp_path / "b.npy").write_bytes(head + len(text).to_bytes(2, "little") + text)
         with within():
             assert _load(tmp_path / "b.npy") is None
+    for data in (vectors("(4, 3)", bytes(12), "<,f4"), vectors("(4, 3")):
+        (tmp_path / "c.npy").write_bytes(data)
+        assert _load(tmp_path / "c.npy") is None
     (tmp_path / "cxrbench-image-cache.json").write_text("[" * 5000)
     with within(), pytest.raises(CxrbenchError):
         CachedReader(tmp_path)
+
+
+def named(run, data, kind):
+    """The reference of an artifact that a stranger has named by what it holds, as a run does."""
+    (run / "artifacts").mkdir(exist_ok=True)
+    reference = f"artifacts/{hashlib.sha256(data).hexdigest()[:16]}.{kind}"
+    (run / reference).write_bytes(data)
+    return reference
+
+
+def vectors(shape, body=b"", dtype="<f4"):
+    text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + body
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png(60_000, 60_000),
+        png(2**31 - 1, 2**31 - 1),
+        png(4, 4),
+        b"\x89PNG\r\n\x1a\n",
+        b"BM" + bytes(60),
+        b"",
+    ],
+    ids=["large", "largest", "no-pixels", "cut", "bitmap", "empty"],
+)
+def test_a_picture_of_somebody_elses_run_is_no_bomb(tmp_path, data):
+    with within(megabytes=16), pytest.raises(CxrbenchError, match="does not hold a picture"):
+        read_picture(tmp_path, named(tmp_path, data, "png"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        vectors("(9000000000, 9000000000)"),
+        vectors("(-1, 5)", bytes(20)),
+        vectors("(1, 5)", bytes(16)),
+        vectors("(5,)", bytes(20)),
+        vectors("(1, 5)", bytes(40), "<f8"),
+        vectors("(1, 1)", b"\x80\x04N.", "|O"),
+        vectors("(1," * 500 + ")" * 500),
+        vectors("(4, 3)", bytes(48), "<,f4"),
+        vectors("(4, 3"),
+        b"PK\x03\x04",
+        b"",
+    ],
+)
+def test_vectors_of_somebody_elses_run_are_all_there_and_never_a_pickle(tmp_path, data):
+    with within(megabytes=16), pytest.raises(CxrbenchError, match="does not hold vectors"):
+        read_vectors(tmp_path, [named(tmp_path, data, "npy") + "#0"])
+
+
+def test_an_artifact_that_is_missing_a_pipe_or_a_row_too_far_is_refused(tmp_path):
+    good = named(tmp_path, vectors("(1, 2)", bytes(8)), "npy")
+    assert read_vectors(tmp_path, [f"{good}#0"]).shape == (1, 2)
+    with pytest.raises(CxrbenchError, match="as many vectors"):
+        read_vectors(tmp_path, [f"{good}#1"])
+    (tmp_path / good).unlink()
+    os.mkfifo(tmp_path / good)
+    with blocked_is_caught(), pytest.raises(CxrbenchError, match="cannot be read"):
+        read_vectors(tmp_path, [f"{good}#0"])
+    (tmp_path / good).unlink()
+    (tmp_path / good).symlink_to("/dev/zero")
+    with within(), blocked_is_caught(), pytest.raises(CxrbenchError, match="cannot be read"):
+        read_vectors(tmp_path, [f"{good}#0"])
+
+
+@pytest.mark.parametrize("body", ["[" * 100_000, "[" + "9" * 5000 + "]", "[1]", "[[]]", ""])
+def test_word_lists_and_readers_answers_made_to_break_are_refused(tmp_path, body):
+    words, answers = tmp_path / "words.txt", tmp_path / "answers.json"
+    words.write_text(body)
+    answers.write_text(body)
+    key = Key.model_validate(_KEY)
+    with within(), pytest.raises(CxrbenchError):
+        read_vocabulary(words)
+    with within(), pytest.raises(CxrbenchError):
+        read_responses([answers], key)
+    answers.unlink()
+    os.mkfifo(answers)
+    with blocked_is_caught(), pytest.raises(CxrbenchError, match="regular"):
+        read_responses([answers], key)
+
+
+RECORDS = {"epoch-0001.json": 0, "0001.json": 1, "0001.beat": 2}
+"""File of a record of a run's workers -> number of the seed that is one."""
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("epoch-0001.json", {"world": 0}),
+        ("epoch-0001.json", {"batches": [[0, 10 * MOST]]}),
+        ("epoch-0001.json", {"batches": [[5, 2]]}),
+        ("epoch-0001.json", {"sealed": {"0000": "10"}}),
+        ("epoch-0001.json", {"sealed": {"0000": -1}}),
+        ("epoch-0001.json", {"number": 2}),
+        ("0001.json", {"shard": 10**300}),
+        ("0001.json", {"rank": 7}),
+        ("0001.json", {"place": {"pid": "../../etc"}}),
+        ("0001.json", {"place": {"clock": None}}),
+        ("0001.json", {"circumstances": []}),
+        ("0001.beat", {"answered": -1}),
+        ("0001.beat", {"error": "x"}),
+        ("0001.beat", {"clock": "soon"}),
+    ],
+)
+def test_records_of_workers_that_say_what_cannot_be_are_refused(tmp_path, name, change):
+    folder = tmp_path / "workers"
+    folder.mkdir()
+    body = json.loads(target("run-workers").seeds()[RECORDS[name]][1:])
+    (key, value), *_ = change.items()
+    body[key] = {**body[key], **value} if key == "place" else value
+    (folder / name).write_text(json.dumps(body))
+    claims = Claims(tmp_path)
+    with within(megabytes=8), pytest.raises(CxrbenchError, match="damaged"):
+        claims.beat(1) if name.endswith("beat") else claims.seals()
+
+
+@pytest.mark.parametrize("body", ["[" * 100_000, "9" * 5000, "{}", '{"place": {}}', "", "\0"])
+def test_records_of_workers_that_are_none_are_refused(tmp_path, body):
+    folder, claims = tmp_path / "workers", Claims(tmp_path)
+    folder.mkdir()
+    for name in RECORDS:
+        (folder / name).write_text(body)
+    for read in (claims.epochs, claims.claims, lambda: claims.beat(1)):
+        with within(), pytest.raises(CxrbenchError, match="damaged"):
+            read()
+    for name in RECORDS:
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+    for read in (claims.epochs, claims.claims, lambda: claims.beat(1)):
+        with blocked_is_caught(), pytest.raises(CxrbenchError):
+            read()
+    for name in RECORDS:
+        (folder / name).unlink()
+    (folder / "epoch-x.json").touch()
+    with pytest.raises(CxrbenchError, match="damaged"):
+        claims.epochs()
 
 
 def test_a_damaged_memory_of_hashes_is_no_memory(tmp_path):

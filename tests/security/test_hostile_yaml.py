@@ -80,9 +80,9 @@ def test_anchors_that_multiply_are_refused_at_once(read, file, text):
         "name: !!timestamp x\n",
         "name: !!int x\n",
         "name: !!binary x\n",
-        "name: " + "1:" * 4000 + "1\n",
-        "version: 0b" + "1" * 20_000 + "\n",
-        "version: " + "9" * 20_000 + "\n",
+        "name: " + "1:" * 1200 + "1\n",
+        "version: 0b" + "1" * 6_000 + "\n",
+        "version: " + "9" * 6_000 + "\n",  # Python's own limit is 4,300 digits
         "name: \x00\n",
         '"\\ud800": 1\n',
         "name: 'x\n",
