@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cxrbench.data.grouping import VERBOSITY
-from cxrbench.data.samples import clusters_of
+from cxrbench.data.samples import cluster_unit, clusters_of
 from cxrbench.errors import CxrbenchError, Exit, suggest
 from cxrbench.group_values import LENGTH_KEY, columns_of_task, group_tables, told, verbosity
 from cxrbench.scores import load_scores
@@ -75,6 +75,7 @@ def run_groups(
         "model": manifest.identity["model"].get("name", ""),
         "n": len(stored),
         "clusters": len(set(clusters_of(stored))),
+        "cluster_unit": cluster_unit(stored, manifest.cluster_unit),
         **group_tables(stored, found, groups, confidence, against=by_column, fewest=fewest),
     }
 

@@ -1,7 +1,8 @@
 """Which cells of subgroup tables are hidden: small ones, and further ones that would tell of them. numpy only.
 
 A value and its count tell a sum, so whoever sees the total and all cells but one knows that one, and whoever sees two
-groupings of the same samples may subtract across them. What must stay unknown is no combination of what is shown.
+groupings of the same samples may subtract across them. What must stay unknown is no combination of what is shown:
+the small groups, and the few that are left where a group is taken from the total or from one that holds it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def hidden_cells(
 
     Within a column: groups of fewer than `fewest` patients, and the next smallest until what is hidden is no single
     group and of enough patients together (the total and the others tell of all of them together). Across columns: the
-    smallest shown group that takes part, as long as a group of too few patients is a combination of shown ones.
+    smallest shown group that takes part, as long as a set of too few patients is a combination of shown ones. Such sets
+    are the groups, and what is left of the total or of a group without another group that lies within it.
 
     Args:
         columns: column -> group -> which of the n samples are in it and were scored.
@@ -43,11 +45,11 @@ def hidden_cells(
         column: {name: patients_of(mask, clusters) for name, mask in groups.items() if mask.any()}
         for column, groups in columns.items()
     }
-    few = {(column, name) for column, groups in members.items() for name, who in groups.items() if len(who) < fewest}
     hidden = {column: _within(groups, frozenset(), fewest) for column, groups in members.items()}
     cells = {(c, name): mask for c, groups in columns.items() for name, mask in groups.items() if mask.any()}
-    rows = _patterns(cells, total)
-    while told := next((cell for cell in sorted(few) if _combined(rows, cell, _shown(rows, hidden))), None):
+    rows, kinds = _patterns(cells, total)
+    few = _of_few(rows, kinds, np.array(clusters)[total], fewest)
+    while (told := next((each for each in few if _combined(rows, each, _shown(rows, hidden))), None)) is not None:
         column, name = _next_hidden(rows, told, members, hidden, fewest)
         hidden[column] = _within(members[column], hidden[column] | {name}, fewest)
     return hidden
@@ -59,7 +61,7 @@ def _shown(rows: Mapping[Cell, NDArray[np.float64]], hidden: Mapping[str, frozen
 
 def _next_hidden(
     rows: Mapping[Cell, NDArray[np.float64]],
-    told: Cell,
+    told: NDArray[np.float64],
     members: Mapping[str, Mapping[str, set[str]]],
     hidden: Mapping[str, frozenset[str]],
     fewest: int,
@@ -86,19 +88,34 @@ def _within(members: Mapping[str, set[str]], hidden: frozenset[str], fewest: int
     return frozenset(out)
 
 
-def _patterns(cells: Mapping[Cell, Mask], total: Mask) -> dict[Cell, NDArray[np.float64]]:
-    """Cells as 0/1 rows over the kinds of scored samples there are: those in the same groups are one kind."""
+def _patterns(cells: Mapping[Cell, Mask], total: Mask) -> tuple[dict[Cell, NDArray[np.float64]], NDArray[np.intp]]:
+    """Cells as 0/1 rows over the kinds of scored samples (those in the same groups are one), and each sample's kind."""
     if not cells:
-        return {}
-    kinds = np.unique(np.stack([*cells.values()])[:, total], axis=1)
-    return {cell: row.astype(np.float64) for cell, row in zip(cells, kinds, strict=True)}
+        return {}, np.zeros(0, np.intp)
+    rows, kinds = np.unique(np.stack([*cells.values()])[:, total], axis=1, return_inverse=True)
+    return {cell: row.astype(np.float64) for cell, row in zip(cells, rows, strict=True)}, kinds.reshape(-1)
 
 
-def _combined(rows: Mapping[Cell, NDArray[np.float64]], cell: Cell, shown: Sequence[Cell]) -> list[Cell]:
-    """The shown cells that, added and subtracted with the total, give a cell; none where they cannot."""
-    total = np.ones_like(rows[cell])
-    basis = np.stack([total, *(rows[each] for each in shown)], axis=1)
-    weights = np.linalg.lstsq(basis, rows[cell], rcond=None)[0]
-    if float(np.abs(basis @ weights - rows[cell]).max()) > _LEFT:
+def _of_few(
+    rows: Mapping[Cell, NDArray[np.float64]], kinds: NDArray[np.intp], clusters: NDArray[np.str_], fewest: int
+) -> list[NDArray[np.float64]]:
+    """The sets of too few patients that nobody may work out, as rows of `_patterns`."""
+    if not rows:
+        return []
+    groups = [*rows.values()]
+    whole = [np.ones_like(groups[0]), *groups]
+    left = [one - two for one in whole for two in groups if (one >= two).all() and (one > two).any()]
+    sets = np.unique(np.stack([*groups, *left]), axis=0)
+    patients = np.unique(clusters, return_inverse=True)[1]
+    return [each for each in sets if np.count_nonzero(np.bincount(patients[each[kinds] > 0])) < fewest]
+
+
+def _combined(
+    rows: Mapping[Cell, NDArray[np.float64]], wanted: NDArray[np.float64], shown: Sequence[Cell]
+) -> list[Cell]:
+    """The shown cells that, added and subtracted with the total, give a wanted row; none where they cannot."""
+    basis = np.stack([np.ones_like(wanted), *(rows[each] for each in shown)], axis=1)
+    weights = np.linalg.lstsq(basis, wanted, rcond=None)[0]
+    if float(np.abs(basis @ weights - wanted).max()) > _LEFT:
         return []
     return [each for each, weight in zip(shown, weights[1:], strict=True) if abs(weight) > _LEFT]

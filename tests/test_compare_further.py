@@ -62,7 +62,7 @@ def test_every_sample_is_won_tied_or_lost(cli, pair):
 
 
 def test_groups_are_the_samples_of_the_group_and_nobody_else(pair):
-    found = compare_groups(pair, ["sex"], FEW)["groups"]["sex"]["label-f1:phantom"]["micro_f1"]
+    found = compare_groups(pair, ["sex"], FEW, 1)["groups"]["sex"]["label-f1:phantom"]["micro_f1"]
     sexes = [sample.subgroups["sex"] for sample in pair.samples]
     assert set(found["groups"]) == set(sexes)
     shared = next(each for each in pair.shared if each.metric.key == "label-f1:phantom")
@@ -81,7 +81,7 @@ def test_groups_are_the_samples_of_the_group_and_nobody_else(pair):
 
 
 def test_two_groups_have_opposite_gaps(pair):
-    cells = compare_groups(pair, ["sex"], FEW)["groups"]["sex"]["rouge-l:raw"]["rouge_l"]["groups"]
+    cells = compare_groups(pair, ["sex"], FEW, 1)["groups"]["sex"]["rouge-l:raw"]["rouge_l"]["groups"]
     one, two = cells.values()
     for side in ("baseline", "candidate"):
         assert one["gap"][side]["value"] == pytest.approx(-two["gap"][side]["value"])
@@ -159,11 +159,35 @@ def test_a_credentialed_sample_is_named_by_a_hash(cli, tmp_path):
 
 
 def test_tables_of_groups_fit_100_columns(cli, pair):
-    code, out, _ = cli("compare", "one", "two", "--by", "sex,race,length,label", "--moved", 2, "--replicates", 200)
+    words = ("compare", "one", "two", "--by", "sex,race,length,label", "--moved", 2, "--replicates", 200)
+    code, out, _ = cli(*words, "--min-patients", 1)
     assert code == 0
     assert max(map(len, out.splitlines())) <= 100
     assert "rouge-l:raw rouge_l ↑ by race" in out
     assert "largest minus smallest group" in out
+
+
+def test_small_cells_are_hidden_here_as_in_one_run(cli, pair):
+    """What `groups` hides of a run, a comparison of the run with another does not tell."""
+    words = ("--by", "sex,race", "--min-patients", 5)
+    code, out, err = cli("compare", "one", "two", *words, "--replicates", 200, "--json")
+    assert code == 0, err
+    both = json.loads(out)["comparisons"][0]
+    one = json.loads(cli("groups", "two", *words, "--replicates", 0, "--json")[1])["groups"]
+    cells = hidden = 0
+    for column, by_metric in both["groups"].items():
+        for key, values in by_metric.items():
+            for name, body in values.items():
+                for group, cell in body["groups"].items():
+                    cells += 1
+                    hidden += cell["hidden"]
+                    assert cell["hidden"] == one[column][key][name]["groups"][group]["hidden"]
+                    assert set(cell) == {"hidden"} if cell["hidden"] else cell["clusters"] >= 5
+    assert 0 < hidden < cells
+    assert both["group_tests"] == cells - hidden
+    code, out, _ = cli("compare", "one", "two", *words, "--replicates", 200)
+    assert "groups of fewer than 5 patients, or that would tell of one, are hidden" in out
+    assert max(map(len, out.splitlines())) <= 100
 
 
 # Suites

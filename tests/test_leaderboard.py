@@ -7,6 +7,7 @@ from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cxrbench.errors import CxrbenchError
@@ -14,6 +15,7 @@ from cxrbench.features import bertscore, chexbert, radgraph
 from cxrbench.gate_evidence import read_baseline
 from cxrbench.report.aggregate import FEW, Group, read_summary_file, suppress, write_summary
 from cxrbench.report.board_spec import find_board, shipped_boards
+from cxrbench.report.gather import fewest_behind
 from cxrbench.report.leaderboard import make_board, visible
 from cxrbench.report.leaderboard_page import board_data, html
 from cxrbench.report.page import data_json
@@ -204,6 +206,16 @@ def test_cells_of_fewer_than_ten_patients_are_hidden_with_one_more():
     gone = Group(n=None, clusters=None)
     # With c alone hidden, whole minus a minus b would be c.
     assert hidden == {"a": groups["a"], "b": gone, "c": gone}
+
+
+def test_a_cell_is_as_small_as_the_fewest_a_metric_scored_in_it():
+    clusters = [str(n // 2) for n in range(40)]
+    group, everybody = np.arange(40) < 30, np.ones(40, bool)
+    some = np.isin(np.arange(40), (0, 1, 4, 35))
+    assert fewest_behind([everybody], group, clusters) == 15
+    assert fewest_behind([everybody, some], group, clusters) == 2
+    assert fewest_behind([everybody, ~group], group, clusters) == 15  # scored nobody of the group
+    assert fewest_behind([~group], group, clusters) == 15
 
 
 def test_what_is_hidden_together_is_at_least_ten_patients():

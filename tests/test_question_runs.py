@@ -52,6 +52,14 @@ def test_cases_are_not_called_patients_by_any_command(cli, rad_run, tmp_path):
     assert code == 0, err
     _, said, _ = cli("compare", "other", "run", "--replicates", 100)
     assert "p from case swaps" in said
+    _, said, _ = cli("compare", "other", "run", "--replicates", 100, "--by", "answer-type")
+    assert "groups of fewer than 10 cases" in said
+    for fewest, told in ((1, "percentile intervals over cases"), (10, "hidden: fewer than 10 cases")):
+        code, said, err = cli("groups", "run", "--by", "answer-type,question-type", "--min-patients", fewest)
+        assert code == 0, err
+        assert "2 cases are the clusters" in said
+        assert told in " ".join(said.split())
+        assert "patient" not in said.replace("no patient ids", "")
 
     rows = [{"sample_id": f"synpic{n % 3}.jpg/{n}", "prediction": "yes"} for n in range(6)]
     (tmp_path / "theirs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

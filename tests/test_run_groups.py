@@ -80,11 +80,11 @@ def test_a_cell_is_as_small_as_what_was_scored_in_it(found, monkeypatch):
         return found["c"]["rouge-l:raw"]["rouge_l"]["groups"]
 
     assert cells(few, groups) == {"all": {"hidden": True}}
-    # All but five: the group may be shown, what it is held against may not.
-    groups = {"most": np.arange(n) >= 5}
-    most = cells(scored, groups)["most"]
-    assert most["n"] == n - 5
-    assert most["gap"] is None
+    # All but five: the total and the group would tell of the five.
+    assert cells(scored, {"most": np.arange(n) >= 5}) == {"most": {"hidden": True}}
+    half = cells(scored, {"half": np.arange(n) >= 12})["half"]
+    assert half["n"] == n - 12
+    assert half["gap"] is not None
 
 
 def test_it_reads_well_and_says_what_a_gap_is(cli, found, monkeypatch):

@@ -50,6 +50,7 @@ a wrong value is an error that names file, line and key. Begin with a task that 
 | `text` | named, versioned normalisation of target, offered sections and predictions: none, whitespace:v1, iu:v1 |
 | `generation` | settings such as max_new_tokens |
 | `metrics.required`, `.optional` | `name` or `name:preset`; a required one that cannot run makes the run incomplete (exit 3) |
+| `variants` | every sample under each of these: original, jpeg-30, rotate-5, crop-90, contrast-70, window-90, redacted ([groups](groups.md)); `variant` among the `slices` shows them side by side |
 | `slices` | subgroup tables: abnormal, seen-in-train, duplicate, sex, age, race, view, or any column of the data |
 | `groups.by`, `.against`, `.min_patients` | groups told with gaps and intervals, each with its cut points (`age`, `reference-length`, `verbosity`) or its recorded values; the group that gaps are against; patients below which a cell is hidden, 10 or more ([groups.md](groups.md)) |
 | `citation`, `expected`, `notes` | whom to cite; `{n, pool_n, evidence, source, split}` (pool_n: the train split's; split: `{n, evidence, source}`, the studies of the split before any rule); the data card |

@@ -8,11 +8,11 @@ reasons are unknown, and prompt tokens are counted where the model has a process
 from __future__ import annotations
 
 import copy
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from cxrbench.bridges.lazy_image import rgb
@@ -241,13 +241,17 @@ def _check_local(name: str, arguments: str) -> None:
         CxrbenchError: names the argument.
     """
     for key, _, value in (each.partition("=") for each in arguments.split(",")):
-        if key.strip() in FROM_A_HUB and not Path(value.strip()).is_dir():
+        if key.strip() in FROM_A_HUB and not _is_folder(value.strip()):
             raise CxrbenchError(
                 f"there is no folder {value!r}, and a run asks no hub for it",
                 where=f"--model lm-eval:{name}, argument {key.strip()}",
                 fix=f"{key.strip()}=DIR names a folder on this machine; fetch a checkpoint with "
                 "`hf download REPO --local-dir DIR`",
             )
+
+
+def _is_folder(name: str) -> bool:
+    return os.path.isdir(name)  # noqa: PTH112 - Path.is_dir raises for a name that is too long
 
 
 @contextmanager

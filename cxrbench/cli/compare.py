@@ -29,6 +29,15 @@ def compare(
         str | None,
         typer.Option("--by", help="Subgroups: sex,race,age,view,label,length,... (columns).", show_default=False),
     ] = None,
+    fewest: Annotated[
+        int | None,
+        typer.Option(
+            "--min-patients",
+            min=1,
+            help="With --by: hide cells of fewer patients (the task's number, or 10).",
+            show_default=False,
+        ),
+    ] = None,
     moved: Annotated[int, typer.Option("--moved", min=0, help="Show so many samples that lost and gained most.")] = 0,
     suite: Annotated[
         Path | None, typer.Option("--suite", help="Several tasks at once: a YAML file.", show_default=False)
@@ -65,7 +74,7 @@ def compare(
     found = [find_run(str(path)) for path in runs or ()]
     access: Access = "open" if all(run.manifest().access == "open" for run in found) else "credentialed"
     judged = judging.judge_of(wish, access, opt.resources(config, device, "fp32")) if wish is not None else None
-    result = compare_runs(found, opt.metric_names(metrics), confidence, _further(by, moved, confidence, judged))
+    result = compare_runs(found, opt.metric_names(metrics), confidence, _further(by, fewest, moved, confidence, judged))
     if json_output:
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
     else:
@@ -110,7 +119,7 @@ def _compare_suite(file: Path, confidence: Confidence, json_output: bool) -> Non
 
 
 def _further(
-    by: str | None, count: int, confidence: Confidence, judge: Judge | None
+    by: str | None, fewest: int | None, count: int, confidence: Confidence, judge: Judge | None
 ) -> Callable[[Paired], dict[str, Any]]:
     """What is added to each comparison, as far as asked for: subgroups, samples that moved, a judge's verdict."""
     from cxrbench.compare_groups import compare_groups
@@ -120,7 +129,7 @@ def _further(
     columns = opt.metric_names(by)
 
     def add(paired: Paired) -> dict[str, Any]:
-        groups = compare_groups(paired, columns, confidence) if columns else {}
+        groups = compare_groups(paired, columns, confidence, fewest) if columns else {}
         further = moved(paired, count) if count else {}
         return groups | further | (judged(paired, judge, confidence) if judge is not None else {})
 

@@ -57,13 +57,13 @@ def groups(
     if json_output:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    from cxrbench.cli.show import console, many
+    from cxrbench.cli.show import clusters_line, clusters_name, console, many
     from cxrbench.cli.show_groups import show_groups
 
     out = console()
-    who = f"{many(found['n'], 'sample')} of {many(found['clusters'], 'patient')}"
+    who = f"{many(found['n'], 'sample')}, {clusters_line(found)}"
     out.print(f"{found['model']} on {found['task']} · {who}", style="bold")
-    show_groups(out, found)
+    show_groups(out, found, clusters_name(found))
 
 
 def _key(name: str) -> str:

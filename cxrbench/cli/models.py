@@ -92,8 +92,9 @@ def _place(adapter: Any, key: str, text: str, settings: Config, *, no_network: b
     """A folder that is here, or what has to be fetched."""
     from cxrbench.assets_models import HubId, resolve
     from cxrbench.config import plain
+    from cxrbench.models.checkpoint import named_folder
 
-    folder = Path(text).expanduser()
+    folder = named_folder(text)
     if not text.strip():
         raise CxrbenchError(f"--{key} is empty", where=f"--{key}", fix="name a folder, or ORG/NAME[@REVISION]")
     if folder.is_dir():

@@ -147,7 +147,7 @@ def _show_parts(out: Console, summary: Mapping[str, Any]) -> None:
     if summary.get("groups"):
         from cxrbench.cli.show_groups import show_groups
 
-        show_groups(out, summary["groups"])
+        show_groups(out, summary["groups"], clusters_name(summary))
 
 
 def show_speed(summary: Mapping[str, Any]) -> None:
@@ -196,7 +196,12 @@ def clusters_line(summary: Mapping[str, Any]) -> str:
         return many(summary["clusters"], "patient")
     if summary["cluster_unit"] == "sample":
         return "no patient ids: studies are the clusters"
-    return f"no patient ids: {summary['clusters']} {CLUSTERS[summary['cluster_unit']]} are the clusters"
+    return f"no patient ids: {summary['clusters']} {clusters_name(summary)} are the clusters"
+
+
+def clusters_name(summary: Mapping[str, Any]) -> str:
+    """The same as a word for many of them: a study's samples are together where nothing else is known."""
+    return "studies" if summary["cluster_unit"] == "sample" else CLUSTERS[summary["cluster_unit"]]
 
 
 def part_of(summary: Mapping[str, Any]) -> str:

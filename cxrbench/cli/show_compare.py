@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cxrbench.cli.show import (
     ARROWS,
     clusters_line,
+    clusters_name,
     console,
     counted,
     figure,
@@ -43,7 +44,7 @@ def show_comparison(result: Mapping[str, Any]) -> None:
         out.print(whole(_differences(pair["metrics"], result["ci_level"]), names=False))
         for line in _beside(pair, out.width):
             out.print(line, soft_wrap=True)
-        show_groups(out, pair, result["ci_level"])
+        show_groups(out, pair, result["ci_level"], clusters_name(result))
         show_moved(out, pair)
         for line in pairwise_lines(pair, out.width):
             out.print(line)
@@ -143,12 +144,18 @@ def tally_lines(metrics: Mapping[str, Any], width: int) -> list[str]:
     return flowing("samples better/equal/worse:", parts, width) if parts else []
 
 
-def show_groups(out: Console, pair: Mapping[str, Any], level: float) -> None:
+def show_groups(out: Console, pair: Mapping[str, Any], level: float, clusters: str) -> None:
     """One table per column and value: both runs in each group, the difference, the candidate's gap to all others."""
     for column, metrics in pair.get("groups", {}).items():
         for key, values in metrics.items():
             for name, body in values.items():
+                shown = {group: cell for group, cell in body["groups"].items() if not cell["hidden"]}
+                hidden = [group for group, cell in body["groups"].items() if cell["hidden"]]
                 out.print(f"\n{key} {name} {ARROWS[body['higher_is_better']]} by {column}", style="bold")
+                if hidden:
+                    out.print("\n".join(flowing("hidden:", hidden, out.width)), soft_wrap=True)
+                if not shown:
+                    continue
                 heads = [
                     column,
                     "n",
@@ -160,14 +167,14 @@ def show_groups(out: Console, pair: Mapping[str, Any], level: float) -> None:
                     f"{level:.0%} interval",
                 ]
                 made = table(heads, right=range(1, 8), gap=0)
-                for group, cell in body["groups"].items():
+                for group, cell in shown.items():
                     gap = cell["gap"]["candidate"] or {"value": None, "ci": None}
                     made.add_row(
                         group, str(cell["n"]), figure(cell["baseline"]), figure(cell["candidate"]),
                         signed(cell["difference"]), interval(cell["ci"]), signed(gap["value"]), interval(gap["ci"]),
                     )  # fmt: skip
                 out.print(whole(made, names=False))
-                for line in _small(body["groups"], out.width):
+                for line in _small(shown, out.width):
                     out.print(line, soft_wrap=True)
                 spread = body["spread"]
                 if spread["baseline"] is not None and spread["candidate"] is not None:
@@ -177,7 +184,8 @@ def show_groups(out: Console, pair: Mapping[str, Any], level: float) -> None:
     if pair.get("groups"):
         out.print(
             "gap = the group minus all other samples, in the candidate; percentile intervals, not adjusted\n"
-            f"for their number (--json has p and p Holm of {many(pair['group_tests'], 'difference')})"
+            f"for their number (--json has p and p Holm of {many(pair['group_tests'], 'difference')});\n"
+            f"groups of fewer than {pair['fewest']} {clusters}, or that would tell of one, are hidden"
         )
 
 

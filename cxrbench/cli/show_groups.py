@@ -9,8 +9,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def show_groups(out: Console, found: Mapping[str, Any]) -> None:
-    """Every column, metric and value that has a group to show; the others are named in a line each."""
+def show_groups(out: Console, found: Mapping[str, Any], clusters: str) -> None:
+    """Every column, metric and value that has a group to show; the others are named in a line each.
+
+    `clusters`: what is resampled together, `patients` or what stands for them.
+    """
     hidden = False
     for column, by_metric in found["groups"].items():
         empty = []
@@ -19,22 +22,24 @@ def show_groups(out: Console, found: Mapping[str, Any]) -> None:
                 shown = [cell for cell in body["groups"].values() if not cell["hidden"]]
                 hidden |= len(shown) < len(body["groups"])
                 if shown:
-                    _table(out, found, f"{key} {name}", column, body)
+                    _table(out, found, f"{key} {name}", column, body, clusters)
                 else:
                     empty.append(f"{key} {name}")
         if empty:
             _lines(out, f"\nby {column}, no group to show: {', '.join(empty)}")
     for column, why in found.get("not_told", {}).items():
         _lines(out, f"\nby {column}, not told: {why}")
-    _explained(out, found, hidden=hidden)
+    _explained(out, found, clusters, hidden=hidden)
 
 
-def _table(out: Console, found: Mapping[str, Any], title: str, column: str, body: Mapping[str, Any]) -> None:
+def _table(
+    out: Console, found: Mapping[str, Any], title: str, column: str, body: Mapping[str, Any], clusters: str
+) -> None:
     from cxrbench.cli.show import ARROWS, figure, interval, signed, table, whole
 
     level = f"{found['ci_level']:.0%} interval" if found["ci_level"] else "interval"
     out.print(f"\n{title} {ARROWS[body['higher_is_better']]} by {column}", style="bold")
-    made = table([column, "n", "patients", "value", level, "gap", level], right=range(1, 7), gap=1)
+    made = table([column, "n", clusters, "value", level, "gap", level], right=range(1, 7), gap=1)
     for group, cell in body["groups"].items():
         if not cell["hidden"]:
             made.add_row(
@@ -49,7 +54,7 @@ def _table(out: Console, found: Mapping[str, Any], title: str, column: str, body
         out.print(f"largest minus smallest group: {figure(body['spread'])}")
 
 
-def _explained(out: Console, found: Mapping[str, Any], *, hidden: bool) -> None:
+def _explained(out: Console, found: Mapping[str, Any], clusters: str, *, hidden: bool) -> None:
     if not found["groups"]:
         return
     named = [f"the group {group} ({column})" for column, group in found["against"].items()]
@@ -57,11 +62,11 @@ def _explained(out: Console, found: Mapping[str, Any], *, hidden: bool) -> None:
     rest = ["all other samples"] if others else []
     _lines(
         out,
-        f"\ngap = the group minus {', '.join([*named, *rest])}; percentile intervals over patients, not adjusted for "
-        "their number",
+        f"\ngap = the group minus {', '.join([*named, *rest])}; percentile intervals over {clusters}, not adjusted "
+        "for their number",
     )
     if hidden:
-        _lines(out, f"hidden: fewer than {found['fewest']} patients, or what would tell of such a group")
+        _lines(out, f"hidden: fewer than {found['fewest']} {clusters}, or what would tell of such a group")
 
 
 def _lines(out: Console, text: str) -> None:

@@ -10,6 +10,7 @@ answer. The layout is that of the authors' evaluation scripts; no real copy has 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from cxrbench.data.base import Check, Roots, Slice
@@ -59,7 +60,11 @@ class CheXbench(Questions):
         for file in self._files(roots):
             body = read_json(file)
             if not isinstance(body, dict) or not all(isinstance(rows, list) for rows in body.values()):
-                raise CxrbenchError("the file is no object of lists: task name -> rows", where=str(file))
+                raise CxrbenchError(
+                    "the file is no object of lists: task name -> rows",
+                    where=str(file),
+                    fix="cxrbench data add chexbench --annotations FILE with CheXbench's own file",
+                )
             for task, rows in body.items():
                 for number, row in enumerate(rows, 1):
                     yield f"{file}, {task!r}, row {number}", {"": task, "number": number, "row": row}
@@ -89,14 +94,14 @@ class CheXbench(Questions):
         key = {**CHOICES, **TEXTS}[wanted]
         listed = part.options.get("protocol", "likelihood") == "generation"
         seen: set[str] = set()
-        found = False
+        found: list[Study] = []
         for where, each in rows:
             seen.add(each[""])
             if each[""] not in (key, *ALSO.get(key, ())):
                 continue
-            found, row, number = True, each["row"], str(each["number"])
             make = _text_study if wanted in TEXTS else _choice_study
-            yield make(f"{wanted}-{number}", row, images, where, listed=listed)
+            found.append(make(f"{wanted}-{each['number']}", each["row"], images, where, listed=listed))
+        yield from _clustered(found)
         if not found:
             raise CxrbenchError(
                 f"the file has no task {key!r}{suggest(key, seen)}",
@@ -123,7 +128,10 @@ def _options(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
     keys = [f"option_{k}" for k in range(4)]
     while keys and absent(row.get(keys[-1])):
         keys.pop()
-    return tuple(row[key] if isinstance(row.get(key), str) else text_of(row, key, where) for key in keys)
+    found = tuple(row[key] if isinstance(row.get(key), str) else text_of(row, key, where) for key in keys)
+    if not all(option.strip() for option in found):
+        raise CxrbenchError("an option is an empty text, which no model can say", where=where)
+    return found
 
 
 def _choice_study(name: str, row: Any, images: Images, where: str, *, listed: bool) -> Study:
@@ -141,7 +149,7 @@ def _choice_study(name: str, row: Any, images: Images, where: str, *, listed: bo
         labels={"choice": {"answer": float(at), "options": float(len(options))}},
     )
     shown = _pictures(row, images, where)
-    return Study(name, _cluster(shown, name), "test", shown, columns=_columns(row, where), questions=(asked,))
+    return Study(name, name, "test", shown, columns=_columns(row, where), questions=(asked,))
 
 
 def _text_study(name: str, row: Any, images: Images, where: str, *, listed: bool) -> Study:
@@ -150,9 +158,22 @@ def _text_study(name: str, row: Any, images: Images, where: str, *, listed: bool
     parts = ("findings", "impression", "indication")
     sections = {part: row[f"section_{part}"] for part in parts if isinstance(row.get(f"section_{part}"), str)}
     shown = () if absent(row.get("image_path")) else _pictures(row, images, where)[:MOST_IMAGES]
-    return Study(name, _cluster(shown, name), "test", shown, sections, columns=_columns(row, where))
+    return Study(name, name, "test", shown, sections, columns=_columns(row, where))
 
 
-def _cluster(shown: Sequence[Any], name: str) -> str:
-    """What is resampled together: questions about one image. The file names no patients."""
-    return shown[0].image_id if shown else name
+def _clustered(studies: Sequence[Study]) -> Iterator[Study]:
+    """The rows with what is resampled together: those that share an image, over any number of rows between them.
+
+    The file names no patients. A row without an image stands alone.
+    """
+    above: dict[str, str] = {}
+
+    def top(image: str) -> str:
+        while above.setdefault(image, image) != image:
+            above[image] = image = above[above[image]]
+        return image
+
+    for study in studies:
+        for image in study.images[1:]:
+            above[top(image.image_id)] = top(study.images[0].image_id)
+    yield from (replace(each, patient_id=top(each.images[0].image_id)) if each.images else each for each in studies)

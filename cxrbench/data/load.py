@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from cxrbench import registry
 from cxrbench.config import Config, DataEntry
 from cxrbench.data.base import Dataset, Roots, Slice
-from cxrbench.data.grouping import VERBOSITY
+from cxrbench.data.grouping import VERBOSITY, named_groups
 from cxrbench.data.samples import UNKNOWN, SampleSet, make_samples, mark_repeats
 from cxrbench.errors import CxrbenchError, suggest
-from cxrbench.spec import SLICES
+from cxrbench.spec import NO_GROUPS, SLICES
 from cxrbench.types import Sample
 
 if TYPE_CHECKING:
@@ -155,12 +155,15 @@ def check_slices(names: Iterable[str], samples: Sequence[Sample], where: str, ow
 
 
 def check_groups(spec: TaskSpec, samples: Sequence[Sample]) -> None:
-    """Refuse a grouping of which nothing is known: its task would tell of one group of everybody.
+    """Refuse a grouping of which nothing is known, and gaps against a group that there is not.
+
+    The first would tell of one group of everybody, the second of no gap at all.
 
     Raises:
         CxrbenchError: names the column, and what may bring it.
     """
-    for name in spec.groups.by if spec.groups is not None else ():
+    for name, grouping in spec.groups.by.items() if spec.groups is not None else ():
+        _check_against(spec, name, named_groups(name, grouping) or {sample.subgroups[name] for sample in samples})
         if name != VERBOSITY and all(sample.subgroups[name] == UNKNOWN for sample in samples):
             raise CxrbenchError(
                 f"{spec.name} tells of groups by {name}, and nothing is known of it for any sample",
@@ -168,6 +171,18 @@ def check_groups(spec: TaskSpec, samples: Sequence[Sample]) -> None:
                 fix=f"cxrbench data check {spec.dataset.name} says what the data lack; "
                 "or a copy of the task without this key",
             )
+
+
+def _check_against(spec: TaskSpec, column: str, groups: Iterable[str]) -> None:
+    wanted = spec.groups.against.get(column) if spec.groups is not None else None
+    known = sorted({*groups, *NO_GROUPS})
+    if wanted is not None and wanted not in known:
+        raise CxrbenchError(
+            f"{spec.name} measures gaps by {column} against {wanted!r}, and there is no such group"
+            f"{suggest(wanted, known)}",
+            where=f"task {spec.name}, key groups.against.{column}",
+            fix=f"one of: {', '.join(known)}",
+        )
 
 
 def pool_note(data: TaskData) -> str | None:

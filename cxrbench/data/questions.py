@@ -14,6 +14,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any, ClassVar
 
 from cxrbench.data.base import Check, Progress, Root, Roots, Slice
@@ -31,8 +32,8 @@ CLOSED = "closed"
 TYPES = ("question-type", "answer-type")
 """Columns of a question that say of what kind it is, where the data set tells."""
 
-LETTERS = "ABCD"
-"""What options are called where a question lists them."""
+LETTERS = ascii_uppercase
+"""What options are called where a question lists them: no question has more than these."""
 
 
 class Questions(ABC):
@@ -223,9 +224,14 @@ def with_letters(text: str, options: Sequence[str]) -> str:
 def lettered(options: Sequence[str]) -> list[str]:
     """The options with their letters, as a question lists them and an answer names them.
 
-    >>> lettered(["PA", "AP"])
-    ['(A) PA', '(B) AP']
+    >>> lettered(["PA", "AP"]), lettered("vwxyz")[-1]
+    (['(A) PA', '(B) AP'], '(E) z')
+
+    Raises:
+        CxrbenchError: more options than letters.
     """
+    if len(options) > len(LETTERS):
+        raise CxrbenchError(f"a question has {len(options)} options, and there are {len(LETTERS)} letters")
     return [f"({letter}) {option}" for letter, option in zip(LETTERS, options, strict=False)]
 
 

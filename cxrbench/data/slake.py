@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from cxrbench.data.base import Roots, Slice
 from cxrbench.data.questions import Images, Questions, open_or_closed, read_list, text_of
+from cxrbench.errors import CxrbenchError
 from cxrbench.types import Question, Study
 
 CHEST = ("chest", "lung")
@@ -36,7 +37,15 @@ class Slake(Questions):
                 yield where, row
 
     def _files(self, roots: Roots) -> list[Path]:
-        return [file for file in super()._files(roots) if file.stem in self.splits] or super()._files(roots)
+        given = super()._files(roots)
+        found = [file for file in given if file.stem in self.splits]
+        if not found:
+            raise CxrbenchError(
+                "none of the files is called as SLAKE calls its splits",
+                where=", ".join(file.name for file in given[:3]),
+                fix="--annotations FOLDER with train.json, validate.json and test.json",
+            )
+        return found
 
     def _studies(self, rows: Iterable[tuple[str, Any]], part: Slice, images: Images) -> Iterator[Study]:
         language = str(part.options.get("language", "en"))

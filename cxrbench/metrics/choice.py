@@ -65,6 +65,8 @@ class Choice(Metric):
                 status[at], reasons[at] = SKIPPED, NOT_TOLD
             elif len(scores) != told[1] or len(tokens) != told[1]:
                 status[at], reasons[at] = FAILED, f"the model scored {len(scores)} options of {told[1]}"
+            elif min(tokens) < 1 or not np.isfinite(scores).all():
+                status[at], reasons[at] = FAILED, "an option without tokens, or a log-probability that is no number"
             else:
                 total, mean = np.array(scores), np.array(scores) / np.array(tokens)
                 rows[at, 0] = (1, mean.argmax() == told[0], total.argmax() == told[0], 1 / told[1])

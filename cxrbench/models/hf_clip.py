@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cxrbench.errors import CxrbenchError
 from cxrbench.models import network, stock
 from cxrbench.models.adapter import Encoded, Face, LoadSettings, Network
 from cxrbench.models.base import ModelCard, ModelOptions
-from cxrbench.models.checkpoint import hash_or_error, hash_small_files, open_folder, read_json
+from cxrbench.models.checkpoint import hash_or_error, hash_small_files, named_folder, open_folder, read_json
 from cxrbench.models.embedding import embed_request, encode_text
 from cxrbench.models.generation import MATCHED, Preset
 from cxrbench.models.instruction import rough_cost
@@ -33,11 +32,9 @@ MODEL_TYPE = "clip"
 
 def is_clip(argument: str) -> bool:
     """Whether a folder's config.json says that it holds a CLIP; what cannot be read is none."""
-    file = Path(argument).expanduser() / "config.json" if argument else Path()
-    if not file.is_file():
-        return False
     try:
-        return read_json(file).get("model_type") == MODEL_TYPE
+        file = named_folder(argument) / "config.json"
+        return bool(argument) and file.is_file() and read_json(file).get("model_type") == MODEL_TYPE
     except CxrbenchError:
         return False  # the adapter that takes every folder says what is wrong with it
 

@@ -17,6 +17,7 @@ from cxrbench.errors import CxrbenchError, suggest
 from cxrbench.models import network, stock
 from cxrbench.models.adapter import IMAGE, Encoded, LoadSettings, Network
 from cxrbench.models.base import ModelCard, ModelOptions
+from cxrbench.models.checkpoint import named_folder
 from cxrbench.models.folders import gone, origins
 from cxrbench.models.generation import MATCHED, Preset
 from cxrbench.models.hf import HuggingFace
@@ -109,14 +110,14 @@ class MedGemma(HuggingFace):
                 where="--model medgemma",
                 fix="cxrbench models add medgemma --path DIR (remembered), or --model medgemma:DIR",
             )
-        if not Path(folder).expanduser().is_dir():
+        if not named_folder(folder).is_dir():
             raise CxrbenchError(
                 f"there is no folder {folder!r}",
                 where="--model medgemma",
                 fix=gone("medgemma", PATH, Path(folder)),
             )
         extra = {key: value for key, value in options.extra.items() if key in Instruction.settings}
-        config_of(Path(folder).expanduser(), self.CARD.about, model_type="gemma3")
+        config_of(named_folder(folder), self.CARD.about, model_type="gemma3")
         super().__init__(replace(options, argument=folder, extra=extra))
 
     def _of_published_size(self, options: ModelOptions) -> None:

@@ -34,7 +34,7 @@ from cxrbench.errors import CxrbenchError, suggest
 from cxrbench.models import converted, network, stock
 from cxrbench.models.adapter import IMAGE, Encoded, Face, LoadSettings, Network
 from cxrbench.models.base import ModelCard, ModelOptions
-from cxrbench.models.checkpoint import Checkpoint, hash_or_error, hash_small_files
+from cxrbench.models.checkpoint import Checkpoint, hash_or_error, hash_small_files, named_folder
 from cxrbench.models.folders import BASE as BASE
 from cxrbench.models.folders import CLIP as CLIP
 from cxrbench.models.folders import PATH as PATH
@@ -92,7 +92,7 @@ class ReleasedModel(ABC):
                 where="the task's target, or --set target=",
                 fix="a task of another target: cxrbench list tasks",
             )
-        self.folders = {PATH: Path(options.argument).expanduser()} if options.argument else {}
+        self.folders = {PATH: named_folder(options.argument)} if options.argument else {}
         self.folders = {**options.places, **self.folders}
         self.opened = open_checkpoint(self)
         self._lock = threading.Lock()

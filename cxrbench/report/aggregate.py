@@ -51,6 +51,7 @@ class Cell(_Part):
 class Group(_Part):
     """One subgroup of one run; all None and empty where it is suppressed.
 
+    `clusters`: patients that each of its values rests on, at least; none of it is told where these are few.
     `values` and `gaps` (the group minus all other samples) are by column, `metric:preset/value`.
     """
 

@@ -10,6 +10,9 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cxrbench import __version__
 from cxrbench.compare import SHARED, compare_pair, pair_runs
 from cxrbench.data.samples import UNKNOWN, clusters_of
@@ -199,7 +202,9 @@ def _slices(run: RunFolder, summary: Mapping[str, Any], confidence: Confidence) 
     """Subgroups the task tabulates: values as scored, and the gap of each group to all others with its interval."""
     samples = read_samples(run.samples_file).chosen
     clusters = clusters_of(samples)
-    tables = {each.metric.key: each for each in load_scores(run) if each.metric.additive}
+    scored = load_scores(run)
+    tables = {each.metric.key: each for each in scored if each.metric.additive}
+    told = [Table(each.rows(), each.metric).scored for each in scored]
     out: dict[str, dict[str, Group]] = {}
     for name, groups in summary["slices"].items():
         if set(groups) <= {UNKNOWN}:
@@ -219,11 +224,24 @@ def _slices(run: RunFolder, summary: Mapping[str, Any], confidence: Confidence) 
                 gaps, clusters, method="percentile", level=confidence.level,
                 replicates=max(100, confidence.replicates // 10), seed=confidence.seed,
             )  # fmt: skip
-        out[name] = {group: _group(body, group, found) for group, body in groups.items()}
+        out[name] = {
+            group: _group(body, group, found, fewest_behind(told, members[group], clusters))
+            for group, body in groups.items()
+        }
     return out
 
 
-def _group(body: Mapping[str, Any], group: str, gaps: Mapping[str, Any]) -> Group:
+def fewest_behind(told: Sequence[NDArray[np.bool_]], group: NDArray[np.bool_], clusters: Sequence[str]) -> int:
+    """The fewest patients that a value of a group rests on: of many in it, a metric may have scored few.
+
+    `told`: per metric, which samples it scored; one that scored nobody of the group tells nothing of it.
+    """
+    patients = np.unique(clusters, return_inverse=True)[1]
+    masks = [group & scored for scored in told if (group & scored).any()]
+    return min(int(np.count_nonzero(np.bincount(patients[mask]))) for mask in (group, *masks))
+
+
+def _group(body: Mapping[str, Any], group: str, gaps: Mapping[str, Any], patients: int) -> Group:
     values: dict[str, Triple] = {}
     differences_: dict[str, Triple] = {}
     for key, metric in body["metrics"].items():
@@ -233,7 +251,7 @@ def _group(body: Mapping[str, Any], group: str, gaps: Mapping[str, Any]) -> Grou
             gap = gaps.get(f"{key}\0{group}", {}).get(name)
             if gap is not None:
                 differences_[column] = (number(gap.value), gap.low, gap.high)
-    return Group(n=body["n"], clusters=body["clusters"], values=values, gaps=differences_)
+    return Group(n=body["n"], clusters=patients, values=values, gaps=differences_)
 
 
 def _shared_metrics(a: Run, b: Run) -> list[str]:

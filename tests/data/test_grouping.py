@@ -106,6 +106,18 @@ def test_a_grouping_of_which_nothing_is_known_is_refused() -> None:
         check_groups(task, samples)
 
 
+@pytest.mark.parametrize(
+    ("column", "group", "like"), [("sex", "mann", "man"), ("age", "0-4", "0-39"), ("race", "a", "A")]
+)
+def test_gaps_against_a_group_that_there_is_not_are_refused(column: str, group: str, like: str) -> None:
+    by = {"sex": {"values": {"man": ["M"], "woman": ["F"]}}, "age": {"cuts": [40]}, "race": {}}
+    wrong, right = (spec({"by": by, "against": {column: name}}) for name in (group, like))
+    samples = make_samples(right, [study(0, "F", 1.0, "A")]).samples
+    check_groups(right, samples)
+    with pytest.raises(CxrbenchError, match=f"by {column} against '{group}', and there is no such group"):
+        check_groups(wrong, samples)
+
+
 def test_phantom_has_every_group_the_demo_names(tmp_path: Path) -> None:
     config = load_config(tmp_path / "cxrbench.toml", may_be_new=True)
     task = find_task("demo-fairness")

@@ -65,6 +65,12 @@ def test_slake_takes_a_language_and_the_files_name_is_the_split(tmp_path):
     assert [s.questions[0].question_id for s in Slake().studies(roots, Slice("train", {}))] == ["9"]
 
 
+def test_a_file_that_is_no_split_of_slake_is_refused(tmp_path):
+    written(tmp_path, [], "vqa_rad_questions.json")
+    with pytest.raises(CxrbenchError, match="none of the files is called as SLAKE calls its splits"):
+        list(Slake().studies({"annotations": (tmp_path / "vqa_rad_questions.json",)}, Slice("test", {})))
+
+
 def restruct(**changed):
     about = {"answer_type": "single_choice", "options": ["yes", "no"], "path": "lung_signs"}
     many = {"answer_type": "multi_choice", "options": ["left", "right"], "path": "lung_side"}
@@ -118,6 +124,16 @@ def test_chexbench_joins_several_images_in_one_text_as_its_script_splits_them(tm
     assert [image.image_id for image in study.images] == ["a.jpg", "b.jpg"]
 
 
+def test_rows_of_chexbench_that_share_any_image_are_one_cluster(tmp_path):
+    """The image to compare with of one row may be the image itself of another."""
+    shown = ["c|d", "b|c", "x", "a|b", "y|x", "z"]
+    roots = bench(tmp_path, **{"Temporal Classification": [choice(image_path=names) for names in shown]})
+    clusters = [study.patient_id for study in CheXbench().studies(roots, Slice("test", {"task": "temporal"}))]
+    assert clusters[0] == clusters[1] == clusters[3]
+    assert clusters[2] == clusters[4]
+    assert len({clusters[0], clusters[2], clusters[5]}) == 3
+
+
 def test_every_task_of_chexbench_is_checked(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"")
     texts = [{"image_path": ["a.jpg", "lost.jpg"], "section_findings": "Clear."}]
@@ -149,6 +165,7 @@ BAD = [
     (RadRestruct, [restruct(split="test", qa_pairs=None)], "are lists"),
     (CheXbench, {"View Classification": [choice(answer=2)]}, "the index of one of"),
     (CheXbench, {"View Classification": [choice(answer=True)]}, "the index of one of"),
+    (CheXbench, {"View Classification": [choice(option_0=" ")]}, "an option is an empty text"),
     (CheXbench, {"View Classification": [choice(image_path=7)]}, "a path or a list"),
     (CheXbench, {"View Classification": {}}, "object of lists"),
     (CheXbench, [], "object of lists"),

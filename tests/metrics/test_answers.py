@@ -101,8 +101,13 @@ def test_length_normalised_and_summed_likelihood_may_differ():
     assert (found["accuracy"], found["accuracy_sum"]) == (1.0, 0.0)
 
 
-def test_another_number_of_options_is_a_failure():
-    _, statistics = values(Choice(), chosen([-4.0], [1], right=0, options=2))
+@pytest.mark.parametrize(
+    ("scores", "tokens", "options"),
+    [([-4.0], [1], 2), ([-4.0, 0.0], [1, 0], 2), ([-4.0, float("nan")], [1, 1], 2), ([-float("inf"), -1.0], [1, 1], 2)],
+)
+def test_scores_that_cannot_be_compared_are_a_failure(scores, tokens, options):
+    """An option less, one without tokens, one that is no number: the first or the last would win by accident."""
+    _, statistics = values(Choice(), chosen(scores, tokens, right=0, options=options))
     assert statistics.status.tolist() == [[FAILED]]
 
 

@@ -195,3 +195,12 @@ def test_positions_that_old_files_keep_are_no_odd_weights(folder, tmp_path):
     weights["text_model.embeddings.position_ids"] = torch.arange(LONGEST)[None]
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
     make_model("hf", options(copy)).circumstances()
+
+
+@pytest.mark.parametrize("argument", ["~nobody-is-called-this", "a" * 300, "a\0b"])
+@pytest.mark.parametrize("name", ["hf", "llava-rad", "medgemma"])
+def test_a_name_that_is_no_folder_is_refused_in_a_sentence(name, argument):
+    from cxrbench.engines.build import make_model
+
+    with pytest.raises(CxrbenchError, match=r"there is no folder|a folder cannot be called"):
+        make_model(name, ModelOptions(argument=argument))
