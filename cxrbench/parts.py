@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 import threading
 import time
@@ -240,8 +241,12 @@ class Parts:
 
         That stays true until the scoring has come to its end: whoever scores may be killed, and the next has to know.
         """
-        with open(self.make() / f"{_rank(rank)}-of-{world}-{scoring}.done", "w", opener=private_file):
-            pass
+        file = self.folder / f"{_rank(rank)}-of-{world}-{scoring}.done"
+        while not file.exists():
+            self.make()
+            with suppress(FileNotFoundError):  # a scoring that has come to its end has just removed the folder
+                os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600))
+                return
 
     def ended(self, rank: int, world: int, scoring: str) -> bool:
         """Whether a share of a scoring is complete."""

@@ -145,7 +145,7 @@ def claim_folder(folder: Path) -> Path:
             if folder.stat().st_mode & 0o077:
                 folder.chmod(0o700)
             return folder
-        if any(folder.iterdir()):
+        if any(folder.iterdir()) and not is_claimed(folder):  # another process may have marked it meanwhile
             raise CxrbenchError(
                 "the folder holds other files, and cxrbench did not make it",
                 where=str(folder),

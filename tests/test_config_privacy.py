@@ -286,6 +286,19 @@ def test_a_new_or_empty_folder_can_be_claimed_and_claimed_again(tmp_path):
         assert (mode(folder), mode(folder / MARKER)) == (0o700, 0o600)
 
 
+def test_a_folder_that_another_process_claims_meanwhile_is_claimed(tmp_path, monkeypatch):
+    def late(folder):
+        monkeypatch.undo()
+        assert not is_claimed(folder)
+        claim_folder(folder)
+        (folder / "index").touch()
+        return False  # what was true when it was looked at
+
+    monkeypatch.setattr("cxrbench.privacy.is_claimed", late)
+    assert claim_folder(tmp_path / "cache") == tmp_path / "cache"
+    assert is_claimed(tmp_path / "cache")
+
+
 def test_a_folder_with_files_is_neither_claimed_nor_changed(tmp_path):
     (tmp_path / "original.dcm").touch()
     tmp_path.chmod(0o755)

@@ -91,6 +91,8 @@ def _as_rank(
         ahead, name = share_of_scoring(run, named, sources, report)
         parts, shares = parts_of(run, ahead.resources), bool(metrics_shared(ahead))
         assert parts is not None, "a command has settings, and so a store"
+        # Whoever holds the lock may come to the end of the scoring, and forget, while this rank is refused.
+        ended = parts.ended(rank, world, name)
         try:
             with run.writing(shared=True):
                 for line in (
@@ -99,7 +101,7 @@ def _as_rank(
                     _note(line)
                 parts.end_share(rank, world, name)
         except OccupiedError:
-            if shares and not parts.ended(rank, world, name):
+            if shares and not ended:
                 raise
             _note("nothing of this share is left to do, and another process is at work on the run")
             return

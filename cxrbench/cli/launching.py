@@ -82,6 +82,16 @@ def way_of(launcher: str, workers: int | None, as_worker: str | None, address: s
         raise CxrbenchError(
             f"there is no launcher {launcher!r}", where="--launcher", fix=f"one of: {', '.join(LAUNCHERS)}"
         )
+    if address is not None and launcher != "ray":
+        raise CxrbenchError(
+            "an address of a Ray cluster is for workers on Ray", where=f"--ray-address {address}", fix="--launcher ray"
+        )
+    if launcher == "none" and (workers or 1) > 1:
+        raise CxrbenchError(
+            f"--workers {workers}, but --launcher none is one process",
+            where="--launcher none",
+            fix="leave one of them out",
+        )
     if as_worker is not None:
         share, epoch, how = as_worker.split("/")
         return Way("worker", share=(int(share), int(epoch)), piped=how == "pipe")
@@ -93,7 +103,7 @@ def way_of(launcher: str, workers: int | None, as_worker: str | None, address: s
         rank = rank_of(os.environ, workers)
         if rank is not None:
             return Way("rank", rank.world, rank)
-    if launcher != "none" and (launcher == "processes" or (workers or 1) > 1):
+    if launcher == "processes" or (workers or 1) > 1:
         return Way("processes", workers or 1)
     return Way("alone")
 

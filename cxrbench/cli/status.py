@@ -40,7 +40,7 @@ def status(
         typer.echo(json.dumps(view.as_json(), indent=2, ensure_ascii=False))
     else:
         _show(view)
-    if view.left and not view.workers:
+    if view.left and not view.workers and view.holder is None:
         raise typer.Exit(Exit.UNDECIDED)
 
 

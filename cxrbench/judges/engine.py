@@ -55,10 +55,6 @@ class Hands:
     keep: Callable[[Told], None] | None = None
 
 
-_NOBODY: Mapping[str, Any] = {}
-"""A question is the key of its prompt with nobody to answer: the same however it is asked."""
-
-
 @dataclass(frozen=True, slots=True)
 class Judge:
     """Who judges, how often, by which rubrics, and where answers are kept (None: in memory).
@@ -130,7 +126,7 @@ def judge_all(prompts: Sequence[Prompt], judge: Judge, read: Parser) -> list[Jud
         for key, prompt in zip(keys, prompts, strict=True):
             first.setdefault(key, prompt)
             samples.setdefault(key, {}).update(dict.fromkeys(prompt.sample_ids))
-        told = _told(first, judge.hands)
+        told = _told(first, judge)
         for each in _before(store.unread(list(first)), told):
             _charge(usage, each)
             usage.lost += 1
@@ -142,7 +138,7 @@ def judge_all(prompts: Sequence[Prompt], judge: Judge, read: Parser) -> list[Jud
         for key in found:
             _count(usage, known[key], asked=False)
         found |= {key: _retold(each, read, usage) for key, each in told.items()}
-        open_ = [key for key in first if key not in found and _is_mine(first[key], judge.hands)]
+        open_ = [key for key in first if key not in found and _is_mine(first[key], judge)]
         if open_:
             asked = [replace(first[key], sample_ids=tuple(samples[key])) for key in open_]
             _ask(asked, open_, who, judge, read, store, found, usage)
@@ -151,16 +147,22 @@ def judge_all(prompts: Sequence[Prompt], judge: Judge, read: Parser) -> list[Jud
     return [found[key] for key in keys]
 
 
-def _is_mine(prompt: Prompt, hands: Hands) -> bool:
-    return hands.share is None or hands.share.wants(prompt.key(_NOBODY))
+def _question(prompt: Prompt, judge: Judge) -> bytes:
+    """What workers know a question by: that of this judge, in whichever of its ways it is asked in the end."""
+    return prompt.key(judge.asker.identity())
 
 
-def _told(first: Mapping[bytes, Prompt], hands: Hands) -> dict[bytes, Told]:
+def _is_mine(prompt: Prompt, judge: Judge) -> bool:
+    return judge.hands.share is None or judge.hands.share.wants(_question(prompt, judge))
+
+
+def _told(first: Mapping[bytes, Prompt], judge: Judge) -> dict[bytes, Told]:
     """What workers of this scoring were told, by the key of the prompt."""
-    if not hands.told:
+    told = judge.hands.told
+    if not told:
         return {}
-    questions = {key: prompt.key(_NOBODY) for key, prompt in first.items()}
-    return {key: hands.told[question] for key, question in questions.items() if question in hands.told}
+    questions = {key: _question(prompt, judge) for key, prompt in first.items()}
+    return {key: told[question] for key, question in questions.items() if question in told}
 
 
 def _before(unread: Sequence[Stored], told: Mapping[bytes, Told]) -> list[Stored]:
@@ -216,7 +218,7 @@ def _ask(
             store.put(prompt.key(asked_as), made)
         else:
             dated = replace(made, at=time.time())
-            hand_over(Told(prompt.key(_NOBODY), prompt.key(asked_as), dated, judged.reason))
+            hand_over(Told(_question(prompt, judge), prompt.key(asked_as), dated, judged.reason))
         _count(usage, made, asked=True)
 
     def answered(number: int, reply: Reply) -> None:
@@ -227,7 +229,7 @@ def _ask(
             if reply.body is not None:  # a completion all the same (a refusal), and paid for
                 keep(prompt, reply, found[key])
             elif hand_over is not None:
-                hand_over(Told(prompt.key(_NOBODY), None, None, found[key].reason))
+                hand_over(Told(_question(prompt, judge), None, None, found[key].reason))
             usage.failures[why] = usage.failures.get(why, 0) + 1
         else:
             judged = _read(_stored(reply, ""), read)

@@ -57,7 +57,7 @@ _COLUMNS = tuple(field.name for field in fields(Stored))
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What became of a question (16 bytes that no way of asking changes) that a worker asked.
+    """What became of a question (16 bytes: the prompt and the judge, whichever way of asking) that a worker asked.
 
     `answer` belongs under `key`; both are None where no completion came. `reason` is why there is no verdict, empty
     where there is one.
@@ -117,8 +117,7 @@ class JudgeStore:
     def _prepare(self) -> None:
         # A commit outlives the process that made it, though not a power cut: then its requests are asked again.
         self._base.execute("PRAGMA trusted_schema = OFF")  # a file from elsewhere may bring views and triggers
-        if self._base.execute("PRAGMA journal_mode").fetchone() != ("wal",):  # changing it, no other may read
-            self._base.execute("PRAGMA journal_mode = WAL")
+        self._write_ahead()
         self._base.execute("PRAGMA synchronous = NORMAL")
         (version,) = self._base.execute("PRAGMA user_version").fetchone()
         (tables,) = self._base.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -135,6 +134,22 @@ class JudgeStore:
             )
         self._base.execute(f"CREATE TABLE IF NOT EXISTS earlier (key BLOB, {', '.join(_COLUMNS)})")
         self._base.execute("CREATE INDEX IF NOT EXISTS earlier_key ON earlier (key)")
+
+    def _write_ahead(self) -> None:
+        """Switch a new file to write-ahead logging.
+
+        Of processes that switch it together SQLite lets one and refuses the others without waiting.
+        """
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                if self._base.execute("PRAGMA journal_mode").fetchone() != ("wal",):  # changing it, no other may read
+                    self._base.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+            time.sleep(0.01)
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Stored]:
         """What is kept under each key; keys without an answer are left out."""
@@ -189,7 +204,7 @@ class JudgeStore:
         """
         marks = ",".join("?" * (1 + len(_COLUMNS)))
         count = 0
-        with self._telling(), self._base:
+        with self._telling(), self._on_disk(), self._base:
             self._base.execute("BEGIN IMMEDIATE")
             for told in told_of(part):
                 if told.key is None or told.answer is None or self._has(told.key, told.answer.at):
@@ -204,6 +219,15 @@ class JudgeStore:
                 self._base.execute("INSERT INTO earlier SELECT * FROM answer WHERE key = ?", (told.key,))
                 self._base.execute(f"INSERT OR REPLACE INTO answer VALUES ({marks})", row)  # noqa: S608
         return count
+
+    @contextmanager
+    def _on_disk(self) -> Iterator[None]:
+        """What is committed in the block outlives a power cut: the part it comes from is removed next."""
+        self._base.execute("PRAGMA synchronous = FULL")
+        try:
+            yield
+        finally:
+            self._base.execute("PRAGMA synchronous = NORMAL")
 
     def _has(self, key: bytes, at: float) -> bool:
         query = "SELECT 1 FROM answer WHERE key = ? AND at = ? UNION ALL SELECT 1 FROM earlier WHERE key = ? AND at = ?"

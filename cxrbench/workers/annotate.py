@@ -150,7 +150,7 @@ def annotate_share(
     try:
         notes = _annotate(ahead, parts, rank, plan, life, check, progress)
     except BaseException as error:
-        life.end("stopped" if isinstance(error, StoppedError) else "failed")
+        life.end("stopped" if isinstance(error, StoppedError | KeyboardInterrupt) else "failed")
         raise
     life.note = "; ".join(notes)
     life.end("done")

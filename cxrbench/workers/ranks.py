@@ -36,7 +36,9 @@ def rank_of(environment: Mapping[str, str], workers: int | None = None) -> Rank 
         if found is not None:
             if not 0 <= found.rank < found.world:
                 raise CxrbenchError(
-                    f"rank {found.rank} of {found.world} is none", where=found.source, fix="--launcher none"
+                    f"there is no rank {found.rank} among {found.world}, which are counted from 0",
+                    where=found.source,
+                    fix="--launcher none to do everything in this process",
                 )
             if workers is not None and workers != found.world:
                 raise CxrbenchError(

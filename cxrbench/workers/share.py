@@ -295,6 +295,9 @@ def answer_share(
     except StoppedError as error:
         pulse.end("stopped", error)
         raise
+    except KeyboardInterrupt:
+        pulse.end("stopped", stopped("somebody pressed Ctrl-C"))
+        raise
     except CxrbenchError as error:
         pulse.end("failed", error)
         raise

@@ -64,6 +64,7 @@ class ShareView:
 class RunView:
     """A run. `late` rows were written by a worker after its share was taken over, and do not count.
 
+    `holder` is a process of this machine that holds the folder's lock: it may not have begun to answer, or be scoring.
     `scoring` are the workers of a scoring that has not come to its end.
     """
 
@@ -80,6 +81,7 @@ class RunView:
     dead: int
     late: int
     scored: bool
+    holder: int | None
     todo: str
     shards: tuple[ShardView, ...]
     scoring: tuple[ShareView, ...] = ()
@@ -113,6 +115,7 @@ def look(run: RunFolder, parts: Parts | None = None) -> RunView:
             late += _late(file, sum(counts[file.stem].values()))
     shards = [*_of_one_process(run, counts, last), *_of_workers(run, claims, last, counts)]
     scoring = _of_scoring(parts) if parts is not None else []
+    holder = lock_holder(run.path / "lock")
     scored_by = [each for each in scoring if each.state in ("working", "loading")]
     working = [each for each in shards if each.state in ("working", "loading")]
     rate = sum(each.rate or 0.0 for each in working)
@@ -131,7 +134,8 @@ def look(run: RunFolder, parts: Parts | None = None) -> RunView:
         dead=sum(each.state in ("dead", "silent") for each in shards),
         late=late,
         scored=(run.path / "summary.json").exists(),
-        todo=_todo(run, left, [*working, *scored_by], last),
+        holder=holder,
+        todo=_todo(run, left, at_work=bool(working or scored_by or holder is not None), last=last),
         shards=tuple(shards),
         scoring=tuple(scoring),
     )
@@ -142,8 +146,8 @@ def _late(file: Path, counted: int) -> int:
         return sum(line.endswith(b"\n") for line in handle) - counted
 
 
-def _todo(run: RunFolder, left: int, working: Sequence[ShardView | ShareView], last: Epoch | None) -> str:
-    if working:
+def _todo(run: RunFolder, left: int, *, at_work: bool, last: Epoch | None) -> str:
+    if at_work:
         return "wait: it is at work"
     if not left:
         return (
@@ -167,7 +171,7 @@ def _of_one_process(run: RunFolder, counts: Mapping[str, Counter[bool]], last: E
 
 
 def lock_holder(lock: Path) -> int | None:
-    """The process of this machine that holds a run's lock; None without one, or where the system does not tell."""
+    """A process of this machine that holds a run's lock; None without one, or where the system does not tell."""
     try:
         inode = lock.stat().st_ino
         for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():

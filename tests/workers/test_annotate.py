@@ -4,9 +4,12 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import stat
+import threading
 import time
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -213,6 +216,34 @@ def test_a_damaged_answer_is_named(tmp_path, row):
         store.merge(part)
 
 
+def test_a_new_store_of_answers_waits_for_another_process_that_makes_it_as_well(tmp_path):
+    JudgeStore(tmp_path / "j").close()
+    file = tmp_path / "j" / "judges.sqlite"
+    with closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("PRAGMA journal_mode = DELETE")
+        other.execute("BEGIN IMMEDIATE")  # SQLite refuses to change the mode then, and does not wait
+        later = threading.Timer(0.1, other.execute, ["ROLLBACK"])
+        later.start()
+        with JudgeStore(tmp_path / "j") as store:
+            assert store.get([b"a" * 16]) == {}
+        later.join()
+    with closing(sqlite3.connect(file)) as base:
+        assert base.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_the_end_of_a_share_is_said_though_a_scoring_that_ends_removes_the_folder(tmp_path, monkeypatch):
+    parts, made = Parts(tmp_path, tmp_path), []
+
+    def make():
+        made.append(Parts.make(parts))
+        if len(made) == 1:
+            parts.clear()
+
+    monkeypatch.setattr(parts, "make", make)
+    parts.end_share(1, 2, "scoring")
+    assert (len(made), parts.ended(1, 2, "scoring"), parts.ended(0, 2, "scoring")) == (2, True, False)
+
+
 def test_answers_that_are_merged_keep_what_could_be_read_and_count_once(tmp_path):
     def told(key, text, at, *, readable):
         return Told(key * 16, key * 16, Stored(text, readable, "{}", body=b"\x00raw", at=at)).row()
@@ -236,6 +267,16 @@ def test_a_worker_whose_part_was_taken_over_stops(world):
     parts = Parts(world.store.file.parent, world.run.path)
     with pytest.raises(StoppedError, match="taken over this share"):
         annotate_share(ahead, parts, 0, even_plan(ahead, 2), lambda: [file.unlink() for file in parts.files()], nothing)
+    assert [sign.state for sign in parts.signs()] == ["stopped"]
+
+
+def test_a_worker_that_is_interrupted_has_stopped_and_not_failed(world):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    parts = Parts(world.store.file.parent, world.run.path)
+    with pytest.raises(KeyboardInterrupt):
+        annotate_share(world.ahead(), parts, 0, WHOLE, interrupted, nothing)
     assert [sign.state for sign in parts.signs()] == ["stopped"]
 
 
@@ -394,6 +435,35 @@ def test_a_share_that_is_only_counted_asks_nobody(world):
             PairVerdicts().extract(world.pairs, dict(request.settings), Resources(judge=dry))
 
 
+def test_what_another_judge_was_asked_by_a_killed_scoring_is_no_answer_of_this_one(world):
+    with ChatServer(behave) as first, ChatServer(behave) as second:
+        for server in (first, second):
+            judge, request = judged(world, server)
+            world.requests = (request,)
+            ahead = world.ahead(judge=judge)
+            parts = Parts(world.store.file.parent, world.run.path)
+            annotate_share(ahead, parts, 0, WHOLE, nothing, nothing)  # a rank, which nobody merged before
+            assert len(requests(server)) == 24
+        told = take_over(world.run, ahead.resources)
+        assert len(told) == 48
+        shared_judge = replace(judge, hands=Hands(told=told), usage={})
+        PairVerdicts().extract(world.pairs, dict(request.settings), Resources(judge=shared_judge))
+        assert (len(requests(first)), len(requests(second))) == (24, 24)
+        assert shared_judge.usage[dict(request.settings)["rubrics"]].asked == 22  # two calls came to nothing
+
+
+def test_a_part_is_merged_to_disk_before_it_is_removed(tmp_path):
+    part = Parts(tmp_path, tmp_path).new(0)
+    part.put([Told(b"q" * 16, b"k" * 16, Stored("clear", readable=True, about="{}", at=1.0), "").row()])
+    part.close()
+    with JudgeStore(tmp_path / "j") as store:
+        said: list[str] = []
+        store._base.set_trace_callback(said.append)
+        assert store.merge(part.path) == 1
+        assert said.index("PRAGMA synchronous = FULL") < said.index("BEGIN IMMEDIATE") < said.index("COMMIT")
+        assert said.index("COMMIT") < said.index("PRAGMA synchronous = NORMAL")
+
+
 def test_what_is_open_is_compared_with_what_was_open():
     few, more = Open(frozenset({b"a"})), Open(frozenset({b"a"}), frozenset({b"q"}))
     assert few.within(more)
@@ -546,3 +616,5 @@ def test_a_file_has_no_workers(cli, tmp_path):
     code, _, err = cli("score", file, "--workers", "2")
     assert code == 2
     assert "workers score a run folder, and this is a file" in err
+    code, _, err = cli("score", tmp_path / "none", "--workers", "2")
+    assert (code, "there is no such run folder or file" in err) == (2, True)

@@ -194,6 +194,10 @@ def test_status_tells_dead_from_silent_and_says_what_to_type(run, monkeypatch):
     run.claims.claim(epoch(world=3), 1, {})
     write(run, 2, "late")
     assert look(run).late == 1
+    with run.writing():  # a coordinator whose workers have not begun
+        view = look(run)
+        assert (view.workers, view.holder, view.todo) == (0, os.getpid(), "wait: it is at work")
+    assert look(run).holder is None
 
 
 def test_names_of_shards_keep_their_order(run):

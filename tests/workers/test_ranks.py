@@ -2,6 +2,7 @@
 
 import pytest
 
+from cxrbench.cli.launching import way_of
 from cxrbench.errors import CxrbenchError
 from cxrbench.workers.ranks import rank_of
 
@@ -36,7 +37,7 @@ def test_the_environment_says_which_share(environment, workers, wanted):
     [
         ({"JOB_COMPLETION_INDEX": "2"}, None, "not of how many"),
         ({"RANK": "0", "WORLD_SIZE": "4"}, 2, "--workers 2"),
-        ({"RANK": "4", "WORLD_SIZE": "4"}, None, "rank 4 of 4"),
+        ({"RANK": "4", "WORLD_SIZE": "4"}, None, "no rank 4 among 4"),
         ({"RANK": "x", "WORLD_SIZE": "4"}, None, "no number"),
         ({"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_MIN": "1",
           "SLURM_ARRAY_TASK_STEP": "3"}, None, "evenly spaced"),
@@ -46,3 +47,23 @@ def test_what_is_not_certain_is_refused(environment, workers, said):
     with pytest.raises(CxrbenchError, match=said) as caught:
         rank_of(environment, workers)
     assert "--launcher none" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("launcher", "workers", "address", "said"),
+    [
+        ("none", 3, None, "--workers 3, but --launcher none"),
+        ("auto", 2, "auto", "an address of a Ray cluster"),
+        ("ray", None, None, "how many workers"),
+        ("slurm", None, None, "no launcher 'slurm'"),
+    ],
+)
+def test_flags_that_contradict_each_other_are_refused(launcher, workers, address, said):
+    with pytest.raises(CxrbenchError, match=said) as caught:
+        way_of(launcher, workers, None, address)
+    assert caught.value.fix
+
+
+def test_one_worker_is_this_process():
+    assert way_of("none", 1, None, None).kind == "alone"
+    assert way_of("ray", 2, None, "local").address == "local"
