@@ -22,13 +22,17 @@ if TYPE_CHECKING:
     from cxrbench.types import Manifest, Sample
 
 
-def taken_up(data: TaskData, runs: Iterable[RunFolder]) -> TaskData:
-    """The data with the samples of the first of these runs that keeps exactly them; as they are where none does."""
+def taken_up(data: TaskData, runs: Iterable[RunFolder]) -> tuple[TaskData, RunFolder | None]:
+    """The data with the samples of the first of these runs that keeps exactly them, and that run.
+
+    As they are, and None, where none does. What the fingerprint does not hold (labels, subgroups, patients) is that of
+    the run's folder, so only this very run may go on with them.
+    """
     for run in runs:
         found = kept_samples(run, data)
         if found is not None:
-            return data.having(found)
-    return data
+            return data.having(found), run
+    return data, None
 
 
 def kept_samples(run: RunFolder, data: TaskData) -> SampleSet | None:

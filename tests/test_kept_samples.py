@@ -84,7 +84,9 @@ def test_kept_samples_are_those_of_the_data(run: RunFolder, tmp_path: Path) -> N
         made.samples.fingerprint, 10, {"no findings": 1}, 5,
     )  # fmt: skip
     settings = RunSettings(batch_size=4)
-    again = plan_run(taken_up(fresh, [RunFolder(tmp_path / "none"), run]), Counting(), settings)
+    data, source = taken_up(fresh, [RunFolder(tmp_path / "none"), run])
+    assert source is run
+    again = plan_run(data, Counting(), settings)
     assert again.stored == run.samples_file
     assert again.manifest == plan_run(made, Counting(), settings).manifest
     assert again.batches == plan_run(made, Counting(), settings).batches
@@ -95,7 +97,7 @@ def test_the_file_is_not_parsed_where_its_bytes_are_known(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cxrbench.data.jsonl_survey.parse_line", lambda text: pytest.fail("a line was parsed"))
-    data = taken_up(find(tmp_path), [run])
+    data, _ = taken_up(find(tmp_path), [run])
     assert len(data.samples.samples) == 9
     assert data.source == run.manifest().circumstances[-1]["source"]
 
@@ -113,7 +115,7 @@ def test_changed_data_are_read_again(run: RunFolder, tmp_path: Path, row: dict[s
     write(tmp_path, [row, *ROWS[1:]])
     data = find(tmp_path)
     assert kept_samples(run, data) is None
-    assert taken_up(data, [run]) is data
+    assert taken_up(data, [run]) == (data, None)
 
 
 def test_an_image_may_be_named_in_escapes(tmp_path: Path) -> None:
@@ -236,3 +238,18 @@ def test_the_same_command_goes_on_or_refuses(cli, tmp_path: Path) -> None:
     code, _, err = cli(*words, "--out", str(samples.parent))
     assert code == 2
     assert "the folder holds another run" in err
+
+
+def test_a_new_run_reads_the_data_whatever_another_run_keeps(cli, tmp_path: Path) -> None:
+    """Patients and labels are not in the fingerprint: what somebody changed in a folder stays in that folder."""
+    write(tmp_path, ROWS)
+    (tmp_path / "large.yaml").write_text(TASK)
+    words = ("run", "--model", "always-normal", "--task", "large.yaml", "--reports", "data.jsonl", "--replicates", "0")
+    assert cli(*words)[0] == 0
+    (first,) = tmp_path.glob("runs/large/*/samples.parquet")
+    stored = read_samples(first)
+    altered = [module.replace(sample, patient_id="somebody") for sample in stored.samples]
+    write_samples(first, altered, stored.selected, find(tmp_path).source)
+    assert cli(*words, "--limit", "8")[0] == 0
+    (second,) = set(tmp_path.glob("runs/large/*/samples.parquet")) - {first}
+    assert [sample.patient_id for sample in read_samples(second).samples] == [f"p{n // 2}" for n in range(9)]

@@ -128,9 +128,7 @@ def run(
     names = opt.metric_names(metrics)
     opt.check_scoring(names or [*wanted.spec.metrics.required, *wanted.spec.metrics.optional], replicates)
     words = opt.read_vocabulary(vocabulary) if vocabulary else None
-    wanted = _taking_up(wanted, out or resume)
-    plan, notes = _plan(wanted, way)
-    folder = _folder(plan, wanted, out, resume)
+    wanted, plan, notes, folder = _planned(wanted, out, resume, way)
     if dry_run:
         from cxrbench.cli.dry_run import show_plan
 
@@ -265,14 +263,24 @@ def _reader(data: TaskData, workers: int) -> tuple[ReadImage, Mapping[str, Any]]
     return cached, cached.identity
 
 
-def _taking_up(wanted: Wanted, folder: Path | None) -> Wanted:
-    """With the samples that the run keeps, if this goes on with one and its data are what they were."""
+def _planned(
+    wanted: Wanted, out: Path | None, resume: Path | None, way: launching.Way
+) -> tuple[Wanted, Plan, list[str], RunFolder]:
+    """What is wanted, planned, and its folder; whoever goes on with a run takes the samples that it keeps."""
     from cxrbench.kept_samples import taken_up
     from cxrbench.store import RunFolder, run_folders
 
-    name = wanted.model.card.name
-    runs = [RunFolder(folder)] if folder is not None else run_folders(Path("runs"), wanted.spec.name, name)
-    return replace(wanted, data=taken_up(wanted.data, runs))
+    named, name = out or resume, wanted.model.card.name
+    runs = [RunFolder(named)] if named is not None else run_folders(Path("runs"), wanted.spec.name, name)
+    data, source = taken_up(wanted.data, runs)
+    if source is not None:
+        again = replace(wanted, data=data)
+        plan, notes = _plan(again, way)
+        folder = _folder(plan, again, out, resume)
+        if folder.path == source.path:
+            return again, plan, notes, folder
+    plan, notes = _plan(wanted, way)  # a new run reads the data set, whatever another one keeps
+    return wanted, plan, notes, _folder(plan, wanted, out, resume)
 
 
 def _plan(wanted: Wanted, way: launching.Way) -> tuple[Plan, list[str]]:
