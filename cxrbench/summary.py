@@ -43,7 +43,10 @@ def number(value: float) -> float | None:
 
 
 def metric_entry(scored: Scored, intervals: Mapping[str, Interval], values: Mapping[str, float]) -> dict[str, Any]:
-    """The numbers of one metric: value name -> value, interval, n, failed, signature, direction."""
+    """The numbers of one metric: value name -> value, interval, n, failed, signature, direction.
+
+    `rests_on` stands beside a value that rests on a part of the n scored samples: how many that is.
+    """
     out = {}
     for name, value in values.items():
         about = scored.metric.values.get(name)
@@ -60,6 +63,8 @@ def metric_entry(scored: Scored, intervals: Mapping[str, Interval], values: Mapp
             "unit": about.unit if about is not None else "",
             "primary": about.primary if about is not None else False,
         }
+        if about is not None and about.counted_by:
+            out[name]["rests_on"] = round(values[about.counted_by])
         if found is not None and found.note:
             out[name]["note"] = found.note
         if scored.pending:

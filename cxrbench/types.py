@@ -17,6 +17,9 @@ RequestKind = Literal["generate", "score_options", "embed_image", "embed_text", 
 REQUEST_KINDS: tuple[RequestKind, ...] = ("generate", "score_options", "embed_image", "embed_text", "generate_image")
 """Everything a task may ask of a model."""
 
+COUNTED = frozenset({"count", "reports", "questions"})
+"""Units of metrics' values that are whole numbers."""
+
 CLUSTERS: Mapping[ClusterUnit, str] = {
     "patient": "patients",
     "sample": "samples",

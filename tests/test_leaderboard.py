@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from html import escape
 from html.parser import HTMLParser
@@ -14,9 +15,9 @@ from cxrbench.errors import CxrbenchError
 from cxrbench.features import bertscore, chexbert, radgraph
 from cxrbench.gate_evidence import read_baseline
 from cxrbench.report.aggregate import FEW, Group, read_summary_file, suppress, write_summary
-from cxrbench.report.board_spec import find_board, shipped_boards
+from cxrbench.report.board_spec import Source, find_board, shipped_boards
 from cxrbench.report.gather import fewest_behind
-from cxrbench.report.leaderboard import make_board, visible
+from cxrbench.report.leaderboard import _run_folders, make_board, visible
 from cxrbench.report.leaderboard_page import board_data, html
 from cxrbench.report.page import data_json
 from cxrbench.report.publication import publish
@@ -398,6 +399,22 @@ def test_reported_figures_stand_apart_from_measured_ones(tmp_path):
 
 
 # ---- from run folders, and out to a host
+
+
+def test_a_part_of_the_task_is_left_out_beside_the_whole(cli, tmp_path):
+    part, _ = small_run(cli, tmp_path, "--limit", 5, "--allow-partial")
+    for name, limit in (("b", 6), ("c", None)):
+        if limit is None:
+            with pytest.raises(CxrbenchError, match=r"b \(--limit 6\), small \(--limit 5\)") as refused:
+                _run_folders(tmp_path / "runs", "small", Source(path="runs"))
+            assert "one by one" in refused.value.fix
+        manifest = json.loads((part / "manifest.json").read_text())
+        manifest["identity"]["limit"] = limit
+        shutil.copytree(part, tmp_path / "runs" / name)
+        (tmp_path / "runs" / name / "manifest.json").write_text(json.dumps(manifest))
+    found, left_out = _run_folders(tmp_path / "runs", "small", Source(path="runs"))
+    assert [run.path.name for run in found] == ["c"]
+    assert sorted(left_out) == [f"{name}: a part of the task, --limit {n}" for name, n in (("b", 6), ("small", 5))]
 
 
 def test_someones_file_comes_onto_the_board(cli, tmp_path):

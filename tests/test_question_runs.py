@@ -1,6 +1,7 @@
 """Runs of tasks that ask questions, by the commands a user types: what they rest on, what is said of them."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -274,3 +275,33 @@ def test_the_board_of_questions_speaks_of_answers_and_leaves_empty_columns_out()
     first, second = board_data(made)["tasks"]
     assert (first["by"], first["written"], first["clusters"]) == (["question-type", "finding"], "answers", "patients")
     assert second["by"] == ["question-type", "answer-type"]
+
+
+def test_a_slice_shows_a_number_of_another_preset_where_it_differs():
+    from cxrbench.cli.show import _slices
+
+    def group(llava_med):
+        counted = {"open_recall": {"value": 0.5, "n": 9}, "closed_accuracy": {"value": 0.4, "n": 9}}
+        return {"n": 9, "metrics": {"vqa:counted": counted, "vqa:llava-med": {
+            "open_recall": {"value": 0.5, "n": 9}, "closed_accuracy": {"value": llava_med, "n": 9}}}}  # fmt: skip
+
+    def heads(*values):
+        groups = {str(value): group(value) for value in values}
+        return [str(column.header).replace("\n", " ") for column in _slices({"kind": groups}, 100).columns[2:]]
+
+    counted = ["vqa:counted open_recall", "vqa:counted closed_accuracy"]
+    assert heads(0.4, 0.6) == [*counted, "vqa:llava-med closed_accuracy"]
+    assert heads(0.4, 0.4) == counted
+
+
+def test_the_board_of_questions_counts_whole_questions():
+    from cxrbench.report.board_spec import find_board
+    from cxrbench.report.leaderboard import make_board
+    from cxrbench.report.leaderboard_page import html
+
+    page = html(make_board(*find_board("questions"), "public")).split('<section class="task"')[2]
+    page = page.partition('<script type="application/json"')[0]
+    assert "<small>n 681</small>" in page
+    assert "<small>n 448</small>" in page
+    assert re.search(r'data-v="681.0">681</td>', page)
+    assert "681.0<" not in page

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cxrbench.cli import show_crossed
-from cxrbench.types import CLUSTERS
+from cxrbench.types import CLUSTERS, COUNTED
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,10 +53,6 @@ def whole(made: Table, *, names: bool = True) -> Table:
             column.no_wrap = True  # or the others would not give way to it
             column.min_width = max(cell_len(line) for cell in cells for line in cell.splitlines() or [""])
     return made
-
-
-COUNTED = frozenset({"count", "reports"})
-"""Units of whole numbers."""
 
 
 def figure(value: float | None, unit: str = "") -> str:
@@ -281,7 +277,7 @@ def _scores(summary: Mapping[str, Any]) -> Table:
                 f"{key if number == 0 else '':<{wide}} {name}",
                 figure(entry["value"], entry["unit"]),
                 interval(entry["ci"], entry["unit"]),
-                f"{entry['n']}" + (f" ({entry['failed']} failed)" if entry["failed"] else ""),
+                f"{entry.get('rests_on', entry['n'])}" + (f" ({entry['failed']} failed)" if entry["failed"] else ""),
                 ARROWS[entry["higher_is_better"]] or beside,
             )
     return made
@@ -298,7 +294,7 @@ def further_lines(summary: Mapping[str, Any], width: int) -> list[str]:
         told = {*rows_of(values), *show_crossed.crossed(values)}
         rest = [name for name in values if not name.startswith("reference_") and name not in told]
         if rest:
-            said = [f"{name} {figure(values[name]['value'])}" for name in rest[:FURTHER]]
+            said = [f"{name} {figure(values[name]['value'], values[name]['unit'])}" for name in rest[:FURTHER]]
             more = [f"{len(rest) - FURTHER} more with --json"] if len(rest) > FURTHER else []
             lines += flowing(f"{key}:", [*said, *more], width)
     return lines
@@ -394,12 +390,27 @@ def _scored_in(entry: Mapping[str, Any]) -> int:
     return min((values["n"] for metric in entry["metrics"].values() for values in metric.values()), default=0)
 
 
+def _repeats(
+    slices: Mapping[str, Mapping[str, Any]], number: tuple[str, str], before: Sequence[tuple[str, str]]
+) -> bool:
+    """Whether another preset of the metric has the same number in every group: a column that would tell nothing new."""
+
+    def column(key: str, name: str) -> list[float | None]:
+        groups = (entry["metrics"] for found in slices.values() for entry in found.values())
+        return [metrics.get(key, {}).get(name, {}).get("value") for metrics in groups]
+
+    key, name = number
+    others = [each for each in before if each[0].partition(":")[0] == key.partition(":")[0] and each[1] == name]
+    return any(column(*each) == column(key, name) for each in others)
+
+
 def _slices(slices: Mapping[str, Mapping[str, Any]], width: int) -> Table:
     """Slices in rows, primary values in columns: as many as the terminal has room for."""
     first = next(iter(slices.values()))
     numbers = [
         (key, name) for group in list(first.values())[:1] for key, values in group["metrics"].items() for name in values
     ]
+    numbers = [each for at, each in enumerate(numbers) if not _repeats(slices, each, numbers[:at])]
     room = width - max(len(f"{name} = {group}") for name, groups in slices.items() for group in groups) - 14
     shown: list[tuple[str, str]] = []
     used = 0

@@ -102,6 +102,8 @@ class Value:
     """What one published number of a metric is. `bounds` are (low, high), None where unbounded.
 
     `interval` False: a resampled interval would mislead (a count of distinct texts, say), so none is printed.
+    `counted_by` names the value of the same metric that counts what this one rests on, where that is not every scored
+    sample (open questions alone, say).
     """
 
     higher_is_better: bool | None
@@ -109,6 +111,7 @@ class Value:
     unit: str = ""
     primary: bool = False
     interval: bool = True
+    counted_by: str = ""
 
 
 class Metric(ABC):

@@ -79,10 +79,10 @@ class Vqa(Metric):
     }
     default_preset = "counted"
     values: ClassVar[Mapping[str, Value]] = {
-        "open_recall": Value(True, (0.0, 1.0), primary=True),
-        "closed_accuracy": Value(True, (0.0, 1.0), primary=True),
-        "open_f1": Value(True, (0.0, 1.0)),
-        "open_exact": Value(True, (0.0, 1.0)),
+        "open_recall": Value(True, (0.0, 1.0), primary=True, counted_by="open_n"),
+        "closed_accuracy": Value(True, (0.0, 1.0), primary=True, counted_by="closed_n"),
+        "open_f1": Value(True, (0.0, 1.0), counted_by="open_n"),
+        "open_exact": Value(True, (0.0, 1.0), counted_by="open_n"),
         "open_n": Value(None, (0.0, None), "questions", interval=False),
         "closed_n": Value(None, (0.0, None), "questions", interval=False),
     }

@@ -35,11 +35,15 @@ class _Part(BaseModel):
 
 
 class Cell(_Part):
-    """One number of one run: `value` None where it is 0/0, `n` samples scored, `failed` those that could not be."""
+    """One number of one run: `value` None where it is 0/0, `n` samples scored, `failed` those that could not be.
+
+    `rests_on`: how many of the n it rests on, where its metric says that these are not all (open questions, say).
+    """
 
     value: float | None
     ci: tuple[float, float] | None
     n: int
+    rests_on: int | None = None
     failed: int = 0
     signature: str
     higher_is_better: bool | None

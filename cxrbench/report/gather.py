@@ -103,7 +103,7 @@ def _same_question(one: Manifest, other: Manifest, where: str) -> None:
         raise CxrbenchError(
             "the runs do not answer the same question, they differ in:\n    " + "\n    ".join(changed),
             where=where,
-            fix="a summary for each question; a board can show several tasks",
+            fix="name runs of one question only; the others need a summary and a board of their own",
             code=Exit.UNDECIDED,
         )
 
@@ -186,6 +186,7 @@ def _cells(summary: Mapping[str, Any]) -> dict[str, Cell]:
             value=body["value"],
             ci=body["ci"],
             n=body["n"],
+            rests_on=body.get("rests_on"),
             failed=body["failed"],
             signature=body["signature"],
             higher_is_better=body["higher_is_better"],

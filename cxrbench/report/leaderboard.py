@@ -161,7 +161,11 @@ def _read(
 
 
 def _run_folders(path: Path, task: str, source: Source) -> tuple[list[RunFolder], list[str]]:
-    """The run at a path, or all runs of the task below it that can be shown; the others with the reason."""
+    """The run at a path, or all runs of the task below it that can be shown; the others with the reason.
+
+    Runs of a part of the task (`--limit`) are left out beside runs of all of it; where there are only such, those of
+    one limit stay and different limits are refused.
+    """
     if RunFolder(path).exists():
         return [RunFolder(path)], []
     found, left_out = [], []
@@ -178,6 +182,20 @@ def _run_folders(path: Path, task: str, source: Source) -> tuple[list[RunFolder]
     if not found:
         raise CxrbenchError(
             f"there is no scored run of {task} in this folder", where=source.path, fix=f"cxrbench run --task {task} ..."
+        )
+    limits = {run.path: run.manifest().identity.get("limit") for run in found}
+    if None in limits.values():
+        left_out += [
+            f"{each.name}: a part of the task, --limit {limit}" for each, limit in limits.items() if limit is not None
+        ]
+        found = [run for run in found if limits[run.path] is None]
+    elif len(set(limits.values())) > 1:
+        raise CxrbenchError(
+            f"the runs of {task} in this folder are of different parts of the task, and none of all of it: "
+            + ", ".join(f"{each.name} (--limit {limit})" for each, limit in limits.items()),
+            where=source.path,
+            fix="under `runs`, name one by one those of one limit in place of the folder, or delete the others",
+            code=Exit.UNDECIDED,
         )
     return found, left_out
 

@@ -13,7 +13,7 @@ from cxrbench.report.aggregate import FEW, Cell, Group
 from cxrbench.report.leaderboard import Board, ColumnAbout, Entry, TaskBoard, visible
 from cxrbench.report.published import Published
 from cxrbench.spec import QUESTIONS
-from cxrbench.types import CLUSTERS
+from cxrbench.types import CLUSTERS, COUNTED
 
 _SIGNS = 4
 """Significant digits of charts and tests in the page; values and intervals are unrounded."""
@@ -22,14 +22,16 @@ WHOLE = 4000
 """Characters of a signature or a note: one that is cut short cannot be copied or compared."""
 
 
-def figure(value: float | None) -> str:
+def figure(value: float | None, unit: str = "") -> str:
     """A number as the page shows it.
 
-    >>> figure(0.13352), figure(12.345), figure(1234.5), figure(None)
-    ('0.134', '12.3', '1234', '–')
+    >>> figure(0.13352), figure(12.345), figure(1234.5), figure(None), figure(117.0, "questions")
+    ('0.134', '12.3', '1234', '–', '117')
     """
     if value is None:
         return "–"
+    if unit in COUNTED:
+        return f"{value:.0f}"
     size = abs(value)
     return f"{value:.3f}" if size < 10 else f"{value:.1f}" if size < 1000 else f"{value:.0f}"
 
@@ -182,15 +184,20 @@ def _cell(task: TaskBoard, entry: Entry, column: ColumnAbout) -> dict[str, Any]:
     cell = entry.run.values.get(column.key)
     if cell is None:
         why = visible(entry.run.not_scored.get(column.key.partition("/")[0], "not scored"))
-        return {"value": None, "text": "–", "ci": "", "place": "", "of": 0, "n": None, "why": why, "other": False}
+        return {
+            "value": None, "text": "–", "whole": False, "ci": "", "place": "", "of": 0, "n": None, "rests_on": None,
+            "why": why, "other": False,
+        }  # fmt: skip
     place = task.places.get((entry.run.id, column.key))
     return {
         "value": cell.value,
-        "text": figure(cell.value),
+        "text": figure(cell.value, cell.unit),
+        "whole": cell.unit in COUNTED,
         "ci": f"{figure(cell.ci[0])} to {figure(cell.ci[1])}" if cell.ci else "",
         "place": places_text(place) if place else "",
         "of": place[2] if place else 0,
         "n": cell.n if cell.n != entry.run.n else None,
+        "rests_on": cell.rests_on,
         "why": visible(cell.note),
         "other": comparable(cell.signature) != column.signature,
         "signature": visible(cell.signature, WHOLE),
@@ -281,7 +288,12 @@ def _task_data(task: TaskBoard) -> dict[str, Any]:
     return {
         "name": task.part.task,
         "columns": [
-            {"key": column.key, "better": column.higher_is_better, "signature": column.signature}
+            {
+                "key": column.key,
+                "better": column.higher_is_better,
+                "whole": column.unit in COUNTED,
+                "signature": column.signature,
+            }
             for column in task.columns
         ],
         "runs": [_run_data(task, entry) for entry in task.entries],
@@ -330,13 +342,14 @@ def _run_data(task: TaskBoard, entry: Entry) -> dict[str, Any]:
 
 
 def _value_data(cell: Cell | None, place: tuple[int, int, int] | None, column: ColumnAbout) -> list[Any] | None:
-    """Value, low, high, n, failed, first and last place, of how many, signature only where it is not the column's."""
+    """Value, low, high, samples behind it, failed, first and last place, of how many, signature if not the column's."""
     if cell is None:
         return None
     low, high = cell.ci or (None, None)
     made = comparable(cell.signature)
     other = None if made == column.signature else visible(made, WHOLE)
-    return [cell.value, low, high, cell.n, cell.failed, *(place or (None, None, None)), other]
+    rests = cell.n if cell.rests_on is None else cell.rests_on
+    return [cell.value, low, high, rests, cell.failed, *(place or (None, None, None)), other]
 
 
 def _pairs_data(task: TaskBoard, keys: Sequence[str], at: Mapping[str, int]) -> dict[str, list[Any]]:

@@ -184,6 +184,22 @@ def test_on_paper_nothing_is_cut_off_and_every_number_stands(opened, board_file)
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 24, 29)"
 
 
+def test_the_dots_of_speed_carry_numbers_and_the_axis_says_them_in_full(opened, tmp_path):
+    speeds = (32.1, 34.6, 35.2, 35.2)
+    runs = [run(i, MODELS[i], speed={"reports_per_s": speed}) for i, speed in enumerate(speeds[:3])]
+    runs.append(run(3, MODELS[3], {key: each.value for key, each in runs[2].values.items()},
+                    speed={"reports_per_s": speeds[3]}))  # fmt: skip
+    file = tmp_path / "speeds.html"
+    file.write_text(html(board_of(tmp_path, summary(runs))))
+    page = opened(file, charts=True)
+    drawn(page)
+    view = page.locator("[data-view=pareto]")
+    assert view.locator(".xtick text").all_text_contents() == ["30", "35", "40", "45"]
+    assert sorted(text for text in view.locator(".textpoint text").all_text_contents() if text) == ["1+2", "3", "4"]
+    assert view.locator(".key span").all_text_contents() == ["1\xa0charlie", "2\xa0bravo", "3\xa0alpha", "4\xa0delta"]
+    assert "lie on one another" in view.locator("figcaption").inner_text()
+
+
 def test_hostile_names_run_nothing(opened, tmp_path):
     board = board_of(tmp_path, summary([run(i, name) for i, name in enumerate(HOSTILE)]))
     file = tmp_path / "hostile.html"

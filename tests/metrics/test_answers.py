@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cxrbench.cli.show import _scores, further_lines
 from cxrbench.metrics.base import FAILED, SKIPPED, Context, Pairs
 from cxrbench.metrics.choice import Choice, ChoiceLetter
 from cxrbench.metrics.vqa import Vqa, words_of
+from cxrbench.scoring import Scored
+from cxrbench.summary import metric_entry
 from tests.commands import cli  # noqa: F401  (a fixture)
 
 
@@ -78,6 +81,22 @@ def test_the_published_script_leaves_a_wrong_yes_or_no_out():
     # "No" for yes is not counted at all, "a nodule" holds the letters of "no", "maybe" is wrong.
     assert theirs["closed_accuracy"] == pytest.approx(2 / 3)
     assert theirs["closed_n"] == 3
+
+
+def test_a_number_of_some_questions_says_of_how_many():
+    made = pairs(["no", "yes", "heart", "heart"], ["yes", "yes", "lung", "heart"], [1, 1, 0, 0])
+    for preset, closed in (("counted", 2), ("llava-med", 1)):
+        metric = Vqa(preset)
+        found, statistics = values(metric, made)
+        entry = metric_entry(Scored(metric, True, Context(), "", statistics), {}, found)
+        assert {name: each.get("rests_on", "all") for name, each in entry.items()} == {
+            "open_recall": 2, "open_f1": 2, "open_exact": 2, "closed_accuracy": closed, "open_n": "all",
+            "closed_n": "all",
+        }  # fmt: skip
+        assert {each["n"] for each in entry.values()} == {4}
+        summary = {"ci_level": None, "metrics": {metric.key: entry}}
+        assert list(_scores(summary).columns[3].cells) == ["2", str(closed), "2", "2"]
+        assert further_lines(summary, 100) == [f"{metric.key}: open_n 2, closed_n {closed}"]
 
 
 def test_recall_counts_a_word_as_often_as_it_is_said():

@@ -5,7 +5,7 @@
   const data = JSON.parse(document.getElementById("board-data").textContent);
   const root = document.documentElement;
   const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442"];
-  const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "x", "cross", "star"];
+  const SYMBOLS = ["circle", "square", "diamond", "hexagon", "pentagon", "octagon", "star"]; // each has room for a number;
 
   const make = (tag, attributes = {}, ...children) => {
     const node = document.createElement(tag);
@@ -57,6 +57,17 @@
     height, margin: { l: 8, r: 16, t: 10, b: 46 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: style("--ink"), family: getComputedStyle(document.body).fontFamily, size: 13 }, showlegend: false, ...more });
   const axis = more => ({ gridcolor: style("--grid"), linecolor: style("--line"), zerolinecolor: style("--soft"), automargin: true, ...more });
+  // Marks of a logarithmic axis: 1, 2, 5 of each decade where these are three at least, else even steps; numbers in full.
+  const marks = (from, to) => {
+    const upper = Math.ceil(Math.log10(to)), lower = Math.floor(Math.log10(from)), digits = to / from < 1000 ? [1, 2, 5] : [1];
+    let found = Array.from({ length: upper - lower + 1 }, (_, k) => digits.map(digit => Number(`${digit}e${lower + k}`))).flat().filter(value => value >= from && value <= to);
+    if (found.length < 3) {
+      const least = (to - from) / 5, size = 10 ** Math.floor(Math.log10(least)), step = [1, 2, 5, 10].map(each => each * size).find(each => each >= least);
+      found = Array.from({ length: 7 }, (_, k) => Number(((Math.ceil(from / step) + k) * step).toPrecision(6))).filter(value => value <= to);
+    }
+    return { tickmode: "array", tickvals: found, ticktext: found.map(value => value.toLocaleString("en", { maximumSignificantDigits: 6 })) };
+  };
+  const DOT = 20; // pixels of a dot with a number in it
   const PAPER = 680; // pixels of a chart on paper
   let onPaper = false;
   const plot = async (place, traces, shape) => (await library()).react(place, traces, { ...shape, width: onPaper ? PAPER : undefined }, { responsive: true, displayModeBar: false });
@@ -229,7 +240,8 @@
       const { node, chart, table: place, caption } = view("pareto");
       const i = Number(number.value), column = task.columns[i];
       const points = task.runs.filter(run => run.speed.reports_per_s > 0 && run.values[i] && known(run.values[i][0]))
-        .map(run => ({ run, x: run.speed.reports_per_s, y: run.values[i][0], low: run.values[i][1], high: run.values[i][2] }));
+        .map(run => ({ run, x: run.speed.reports_per_s, y: run.values[i][0], low: run.values[i][1], high: run.values[i][2] }))
+        .sort((a, b) => b.x - a.x);
       node.hidden = points.length < 2;
       if (node.hidden) return;
       const machines = [...new Set(points.map(point => point.run.machine))].sort();
@@ -240,26 +252,41 @@
           .filter(point => better * point.y > best && (best = better * point.y, true));
       };
       const onFront = new Set(machines.flatMap(front));
-      caption.textContent = `${column.key} (${arrow(column)}) against ${task.written} per second, speeds as docs/speed.md defines them. ` +
+      const key = make("p", { class: "key" }, ...points.map((point, k) => make("span", {}, make("b", {}, `${k + 1}`), `\u00a0${point.run.model}`)));
+      caption.replaceChildren(key, `${column.key} (${arrow(column)}) against ${task.written} per second, speeds as docs/speed.md defines them. ` +
         "A line joins the runs that no other run of the same machine and engine beats in both. " +
-        machines.map((machine, k) => `${SYMBOLS[k % SYMBOLS.length]}: ${machine || "machine not recorded"}`).join("; ") + ".";
-      table(place, ["run", column.key, `${task.written}/s`, "tokens/s", "latency p50", "unbeaten", "machine"], points.slice().sort((a, b) => b.x - a.x)
-        .map(point => [point.run.model, figure(point.y), figure(point.x), figure(point.run.speed.tokens_per_s), known(point.run.speed.latency_p50) ? `${figure(point.run.speed.latency_p50)} s` : "–", onFront.has(point) ? "yes" : "", point.run.machine]));
+        machines.map((machine, k) => `${SYMBOLS[k % SYMBOLS.length]}: ${machine || "machine not recorded"}`).join("; ") + ".");
+      table(place, ["run", column.key, `${task.written}/s`, "tokens/s", "latency p50", "unbeaten", "machine"], points
+        .map((point, k) => [`${k + 1} ${point.run.model}`, column.whole ? point.y.toFixed(0) : figure(point.y), figure(point.x), figure(point.run.speed.tokens_per_s), known(point.run.speed.latency_p50) ? `${figure(point.run.speed.latency_p50)} s` : "–", onFront.has(point) ? "yes" : "", point.run.machine]));
       if (!charted) return;
       chart.setAttribute("role", "img");
       chart.setAttribute("aria-label", `Quality against speed, ${column.key}; the numbers are in the table below`);
       const xs = points.map(point => Math.log10(point.x)), spare = 0.2 * (Math.max(...xs) - Math.min(...xs)) + 0.1;
-      // Names stand beside their own error bars, towards the middle, above and below by turns: few of them meet.
-      const middle = (Math.max(...xs) + Math.min(...xs)) / 2, turns = points.slice().sort((a, b) => a.x - b.x);
-      const beside = point => `${turns.indexOf(point) % 2 ? "bottom" : "top"} ${Math.log10(point.x) > middle ? "left" : "right"}`;
-      const traces = machines.flatMap((machine, k) => {
-        const mine = points.filter(point => point.run.machine === machine), line = front(machine);
-        return [{ type: "scatter", mode: "lines", x: line.map(p => p.x), y: line.map(p => p.y), line: { color: COLOURS[k % COLOURS.length], dash: "dot" }, hoverinfo: "skip" },
-          { type: "scatter", mode: points.length > 15 ? "markers" : "markers+text", x: mine.map(p => p.x), y: mine.map(p => p.y), text: mine.map(p => literal(p.run.model)), textposition: mine.map(beside), cliponaxis: false,
-            error_y: { type: "data", symmetric: false, array: mine.map(p => known(p.high) ? p.high - p.y : 0), arrayminus: mine.map(p => known(p.low) ? p.y - p.low : 0), color: style("--soft"), thickness: 1.2 },
-            marker: { size: 10, symbol: SYMBOLS[k % SYMBOLS.length], color: COLOURS[k % COLOURS.length] }, hovertemplate: "%{text}: %{y:.4f}, %{x:.3g} " + task.written + "/s<extra></extra>" }];
-      });
-      plot(chart, traces, layout(380, { xaxis: axis({ type: "log", title: { text: `${task.written} per second` }, dtick: "D1", range: [Math.min(...xs) - spare, Math.max(...xs) + spare] }), yaxis: axis({ title: { text: literal(column.key) } }) }));
+      const ys = points.flatMap(point => [point.y, point.low, point.high]).filter(known), over = 0.08 * (Math.max(...ys) - Math.min(...ys)) || 0.05;
+      const ranges = [[Math.min(...xs) - spare, Math.max(...xs) + spare], [Math.min(...ys) - over, Math.max(...ys) + over]];
+      // A dot carries its number and the caption its name: names beside dots meet each other and other error bars.
+      const mine = machine => points.filter(point => point.run.machine === machine), heaps = [];
+      const sizes = [(onPaper ? PAPER : chart.clientWidth) - 80, 310]; // of the drawing, about
+      const spot = point => [Math.log10(point.x), point.y].map((value, k) => value / (ranges[k][1] - ranges[k][0]) * sizes[k]);
+      const near = (a, b) => Math.hypot(...spot(a).map((value, k) => value - spot(b)[k])) < DOT;
+      for (const point of machines.flatMap(mine)) {
+        const met = heaps.filter(heap => heap.some(other => near(point, other)));
+        for (const heap of met) heaps.splice(heaps.indexOf(heap), 1);
+        heaps.push([...met.flat(), point]);
+      }
+      const numbers = new Map(heaps.map(heap => [heap.at(-1), heap.map(point => points.indexOf(point) + 1).sort((a, b) => a - b).join("+")]));
+      if (heaps.length < points.length) caption.append(" 1+2: dots that lie on one another.");
+      const base = { type: "scatter", cliponaxis: false }, colour = k => COLOURS[k % COLOURS.length];
+      const traces = [
+        ...machines.map((machine, k) => ({ ...base, mode: "lines", x: front(machine).map(p => p.x), y: front(machine).map(p => p.y), line: { color: colour(k), dash: "dot" }, hoverinfo: "skip" })),
+        { ...base, mode: "markers", x: points.map(p => p.x), y: points.map(p => p.y), marker: { size: 1, color: style("--soft") }, hoverinfo: "skip",
+          error_y: { type: "data", symmetric: false, array: points.map(p => known(p.high) ? p.high - p.y : 0), arrayminus: points.map(p => known(p.low) ? p.y - p.low : 0), color: style("--soft"), thickness: 1.2 } },
+        ...machines.map((machine, k) => ({ ...base, mode: "markers+text", x: mine(machine).map(p => p.x), y: mine(machine).map(p => p.y), text: mine(machine).map(p => numbers.get(p) || ""),
+          textposition: mine(machine).map(p => /\+/.test(numbers.get(p)) ? "middle right" : "middle center"), textfont: { color: style("--ink"), size: 12 },
+          marker: { size: DOT, opacity: 1, symbol: SYMBOLS[k % SYMBOLS.length], color: style("--bg"), line: { color: colour(k), width: 2.5 } },
+          customdata: mine(machine).map(p => literal(p.run.model)), hovertemplate: "%{customdata}: %{y:.4f}, %{x:.3g} " + task.written + "/s<extra></extra>" })),
+      ];
+      plot(chart, traces, layout(380, { xaxis: axis({ type: "log", title: { text: `${task.written} per second` }, range: ranges[0], ...marks(...ranges[0].map(value => 10 ** value)) }), yaxis: axis({ range: ranges[1], title: { text: literal(column.key) } }) }));
     };
 
     const labels = () => {
