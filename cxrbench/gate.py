@@ -141,10 +141,22 @@ def wanted(policy: Policy, baseline: Evidence) -> list[tuple[Check, bool]]:
 
 
 def _metrics(keys: Collection[str], baseline: Evidence) -> dict[str, Metric]:
+    known = baseline.columns
+    return {key: known[key].metric if key in known else _not_in(baseline, key) for key in keys}
+
+
+def _not_in(baseline: Evidence, key: str) -> Metric:
     from cxrbench.scoring import make_metric
 
-    known = baseline.columns
-    return {key: known[key].metric if key in known else make_metric(key) for key in keys}
+    try:
+        return make_metric(key)
+    except CxrbenchError as error:
+        raise CxrbenchError(
+            f"the policy names {key}, which is not here: {error.what}",
+            where=f"the policy, for {baseline.where}",
+            fix=f"install what brings {key}, or --policy FILE with other metrics",
+            code=error.code,
+        ) from error
 
 
 def _blocks(check: Check, metric: Metric) -> bool:

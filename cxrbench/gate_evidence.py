@@ -22,7 +22,7 @@ from cxrbench.errors import CxrbenchError, Exit, suggest
 from cxrbench.gate_policy import gates_folder
 from cxrbench.hashed_ids import hashed_id, reference_key
 from cxrbench.metrics.base import FAILED, Floats, Metric
-from cxrbench.scores import is_dummy, load_scores, read_summary
+from cxrbench.scores import is_dummy, load_scores, metrics_here, read_summary
 from cxrbench.scoring import Scored
 from cxrbench.stats import Table
 from cxrbench.store import RunFolder, canonical, identity_hash
@@ -264,13 +264,12 @@ def _evidence(table: Any, meta: Any, file: Path) -> Evidence:
             where=str(file),
             fix="make it again: cxrbench gate baseline RUN -o FILE",
         )
-    from cxrbench.scoring import make_metric
-
     columns = {}
-    for key, body in meta["metrics"].items():
+    for metric in metrics_here(meta["metrics"], str(file)):
+        key, body = metric.key, meta["metrics"][metric.key]
         rows = np.stack([table[f"{key}/{number}"].to_numpy() for number in range(body["width"])], axis=1)
         failed = table[f"{key}/failed"].to_numpy().astype(bool)
-        columns[key] = Column(make_metric(key), body["signature"], rows, failed)
+        columns[key] = Column(metric, body["signature"], rows, failed)
     ids, clusters = (tuple(table[name].to_pylist()) for name in ("id", "cluster"))
     if meta["about"]["cluster_unit"] not in CLUSTERS:
         raise ValueError("clusters of a kind that is not known")

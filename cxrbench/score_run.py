@@ -291,7 +291,8 @@ def share_of_scoring(run: RunFolder, named: Sequence[str], sources: Sources, pro
     with scored_on(lambda: device_kind(resources)):
         prepared = prepare(opened.open, opened.corpus, opened.contexts, text, progress)
     keys = sorted(each.metric.key for each in chosen)
-    name = hashlib.sha256("\0".join([opened.texts, resources.precision, *keys]).encode()).hexdigest()[:16]
+    asked = json.dumps(dict(resources.judge.asker.identity()), sort_keys=True) if resources.judge is not None else ""
+    name = hashlib.sha256("\0".join([opened.texts, resources.precision, asked, *keys]).encode()).hexdigest()[:16]
     return ahead_of(prepared, stored.chosen, predictions, text, resources), name
 
 

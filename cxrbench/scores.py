@@ -8,7 +8,8 @@ Reads and writes; computes nothing. `score_run` fills it, comparing, gating and 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ from cxrbench.config import cache_dir
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.features.store import Store
 from cxrbench.features.weights import fits
-from cxrbench.metrics.base import ALONE, Context, Resources, comparable, short_hash
+from cxrbench.metrics.base import ALONE, Context, Metric, Resources, comparable, short_hash
 from cxrbench.scoring import Ahead, Chosen, Progress, Scored, make_metric, texts_hash
 from cxrbench.store import RunFolder
 from cxrbench.tables import Scores, read_samples, read_scores, write_scores
 from cxrbench.types import Manifest
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,19 +146,22 @@ def kept_scores(run: RunFolder, scored: Scored, sample_ids: tuple[str, ...], tex
 def load_scores(run: RunFolder, metric_keys: Sequence[str] = ()) -> list[Scored]:
     """All stored statistics of a run (or those named), without reading a text.
 
+    A metric that nobody named and that is not here any more (a plug-in, a file) is left out with a note.
+
     Raises:
-        CxrbenchError: a metric that was named has not been scored.
+        CxrbenchError: a metric that was named has not been scored, or is not here.
     """
     summary = read_summary(run)
     texts = texts_hash(read_samples(run.samples_file).chosen, run.predictions())
     signatures = {key: next(iter(values.values()))["signature"] for key, values in summary["metrics"].items() if values}
     found = []
-    for key in [make_metric(name).key for name in metric_keys] or signatures:
+    named = [_needed(name, run, signatures) for name in metric_keys]
+    for metric in named or metrics_here(signatures, str(run.path)):
+        key = metric.key
         if key not in signatures:
             raise CxrbenchError(
                 f"{key} has not been scored", where=str(run.path), fix=f"cxrbench score {run.path} --metrics {key}"
             )
-        metric = make_metric(key)
         wanted = Scored(metric, True, Context(), signatures[key], None)
         scores = read_scores(score_file(run, wanted))
         if scores.about.get("texts") != texts or not same_version(wanted):
@@ -167,6 +173,32 @@ def load_scores(run: RunFolder, metric_keys: Sequence[str] = ()) -> list[Scored]
             )
         found.append(replace(wanted, statistics=scores.statistics, sample_ids=scores.sample_ids))
     return found
+
+
+def metrics_here(keys: Iterable[str], where: str) -> list[Metric]:
+    """The metrics that `where` was scored with; one that is not here any more is left out with a note."""
+    found = []
+    for key in keys:
+        try:
+            found.append(make_metric(key))
+        except CxrbenchError as error:
+            LOG.warning("note: %s was scored with %s, which is left out: %s", where, key, error.what)
+    return found
+
+
+def _needed(name: str, run: RunFolder, scored: Collection[str]) -> Metric:
+    """A metric that was named; where it is not here, the error says that the run needs it."""
+    try:
+        return make_metric(name)
+    except CxrbenchError as error:
+        if not any(key == name or key.startswith(f"{name}:") for key in scored):
+            raise
+        raise CxrbenchError(
+            f"the run was scored with {name}, which is not here: {error.what}",
+            where=str(run.path),
+            fix=f"install what brings {name}, or name other metrics",
+            code=error.code,
+        ) from error
 
 
 def same_version(scored: Scored) -> bool:

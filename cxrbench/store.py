@@ -70,7 +70,7 @@ BRIEF = 60
 
 
 def _brief(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = "none" if value is None else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= BRIEF else f"{text[:BRIEF]}... ({len(text)} characters)"
 
 

@@ -145,7 +145,7 @@ def test_compare_pairs_two_runs_and_refuses_two_that_differ(cli, small, tmp_path
     other = next(run for run in tmp_path.glob("runs/small/*") if run not in runs)
     code, _, err = cli("compare", runs[0], other)
     assert code == 3
-    assert "limit: null -> 9" in err
+    assert "limit: none -> 9" in err
 
 
 def test_runs_list_and_show(cli, small, tmp_path):

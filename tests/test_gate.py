@@ -88,7 +88,7 @@ def test_order_of_samples_does_not_matter():
     [
         ({"data": "d2"}, 'data: "d1" -> "d2"'),
         ({"inputs": "image"}, "inputs"),
-        ({"limit": 10}, "limit: null -> 10"),
+        ({"limit": 10}, "limit: none -> 10"),
         ({"task": {"name": "small", "version": 2, "hash": "x"}}, "task.version: 1 -> 2"),
     ],
 )

@@ -54,7 +54,7 @@ def test_a_run_is_read_as_it_was_written(run):
 def test_another_identity_is_refused_with_each_difference(run):
     with pytest.raises(CxrbenchError) as caught:
         run.begin(manifest(seed=1, dtype="bf16"))
-    assert 'dtype: null -> "bf16"' in caught.value.what
+    assert 'dtype: none -> "bf16"' in caught.value.what
     assert "seed: 0 -> 1" in caught.value.what
 
 
@@ -403,7 +403,7 @@ def test_a_damaged_table_is_named(tmp_path):
 
 
 def test_differences_name_nested_keys():
-    assert differences({"a": {"b": 1}}, {"a": {"b": 2}, "c": 3}) == ["a.b: 1 -> 2", "c: null -> 3"]
+    assert differences({"a": {"b": 1}}, {"a": {"b": 2}, "c": 3}) == ["a.b: 1 -> 2", "c: none -> 3"]
 
 
 def test_rows_are_forced_while_others_are_made_and_a_refusal_is_told(tmp_path, monkeypatch):

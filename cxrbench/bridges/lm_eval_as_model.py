@@ -151,7 +151,7 @@ class LmEvalModel:
         try:
             with _no_hub():
                 made = get_model(self.name).create_from_arg_string(self.arguments, settings)
-        except (ValueError, OSError) as error:  # an OSError where it would have asked the hub
+        except (ValueError, OSError, TypeError) as error:  # OSError: it would have asked the hub; TypeError: arguments
             said = (str(error) or type(error).__name__).splitlines()[0][:200]
             raise CxrbenchError(
                 f"lm-eval cannot make {self.name!r} from what is on this machine: {said}", where="--model lm-eval"
@@ -235,12 +235,19 @@ def _check(options: ModelOptions, name: str) -> None:
 
 
 def _check_local(name: str, arguments: str) -> None:
-    """Refuse a checkpoint that is no folder here: lm-eval would ask the hub for it, and nobody said it may.
+    """Refuse a checkpoint that is not named, or is no folder here: lm-eval would fetch it, and nobody said it may.
 
     Raises:
         CxrbenchError: names the argument.
     """
-    for key, _, value in (each.partition("=") for each in arguments.split(",")):
+    given = [each.partition("=") for each in arguments.split(",")]
+    if name in LOCAL and "pretrained" not in [key.strip() for key, _, _ in given]:
+        raise CxrbenchError(
+            f"lm-eval's {name!r} needs a checkpoint, and `pretrained` is missing",
+            where=f"--model lm-eval:{name}",
+            fix=f"--model lm-eval:{name},pretrained=DIR",
+        )
+    for key, _, value in given:
         if key.strip() in FROM_A_HUB and not _is_folder(value.strip()):
             raise CxrbenchError(
                 f"there is no folder {value!r}, and a run asks no hub for it",

@@ -15,7 +15,7 @@ from typing import Any
 from cxrbench.atomic import write_atomic
 from cxrbench.bridges.json_line import json_line
 from cxrbench.bridges.lm_eval_task import FILTER, OUTCOME, PREFIX, SENDS, SPLIT, TaskView, given, read_config
-from cxrbench.errors import CxrbenchError
+from cxrbench.errors import CxrbenchError, suggest
 from cxrbench.plan import request_kind
 from cxrbench.privacy import private_folder
 from cxrbench.reading import open_regular
@@ -132,7 +132,8 @@ def launch(words: Sequence[str]) -> None:
     What it writes meanwhile is its owner's alone.
 
     Raises:
-        CxrbenchError: a task of credentialed data together with an option that sends results away.
+        CxrbenchError: a task of credentialed data together with an option that sends results away; a task or a model
+            that lm-eval does not know.
     """
     register()
     from lm_eval.__main__ import cli_evaluate
@@ -152,9 +153,28 @@ def launch(words: Sequence[str]) -> None:
         try:
             sys.argv = ["lm_eval", *words, *place]
             cli_evaluate()
+        except ValueError as error:
+            raise _not_known(error) or error from error
         finally:
             sys.argv = before
             os.umask(mask)
+
+
+def _not_known(error: ValueError) -> CxrbenchError | None:
+    """lm-eval's words about a task or a model it does not know; None for all else, which may quote a report."""
+    from lm_eval.api.registry import model_registry
+
+    said = str(error)
+    for begins, option, known, fix in (
+        ("Tasks not found: ", "--tasks", [PREFIX + task for task in task_files()], "cxrbench lm-eval ls tasks"),
+        ("Attempted to load model '", "--model", list(model_registry), "--model cxrbench, or a model of lm-eval's"),
+    ):
+        if said.startswith(begins):
+            said, _, _ = said.partition("! Supported")
+            names = said.removeprefix(begins).partition("'")[0].split(", ")
+            near = "".join(suggest(name, known) for name in names)
+            return CxrbenchError(f"lm-eval: {said}{near}", where=f"lm-eval {option}", fix=fix)
+    return None
 
 
 def read_log(file: Path, id_key: str | None) -> Iterator[dict[str, Any]]:

@@ -134,7 +134,13 @@ def _write_datasets(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
     if out.exists():
         raise CxrbenchError("the folder is there already", where=str(out), fix="another -o, or remove it")
     private_folder(out)
-    datasets.Dataset.from_list([dict(row) for row in rows]).save_to_disk(str(out))
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        datasets.Dataset.from_list([dict(row) for row in rows]).save_to_disk(str(out))
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
     for file in out.rglob("*"):
         file.chmod(0o700 if file.is_dir() else 0o600)  # datasets makes files by the process's umask
 

@@ -135,4 +135,4 @@ def import_rexrank(
     typer.echo(f"{rows} predictions, {left} records without one: {out}")
     if bare:
         typer.echo(f"left out: {bare} predictions whose record has no {reference} to be compared with")
-    typer.echo(f"next: cxrbench run --model replay:{out} --task iu-findings-rexrank")
+    typer.echo(f"next: cxrbench run --model replay:{out} --task TASK")

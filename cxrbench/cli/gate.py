@@ -69,7 +69,7 @@ def check(
     if json_output:
         typer.echo(json.dumps(gate_report.as_json(found) | {"policy_source": source}, indent=2, ensure_ascii=False))
     else:
-        _show(found, source)
+        _show(found, source, told=error is not None)
     if annotations:
         for line in gate_report.workflow_commands(found):
             typer.echo(line)
@@ -186,7 +186,8 @@ def _same_task(task: dict[str, object], against: Evidence) -> None:
         )
 
 
-def _show(gate: Gate, source: str) -> None:
+def _show(gate: Gate, source: str, *, told: bool) -> None:
+    """Print a gate; `told`: the reasons follow as an error, and are not said twice."""
     from cxrbench.cli.show import console, whole, wrapped
 
     out = console()
@@ -196,7 +197,7 @@ def _show(gate: Gate, source: str) -> None:
     for side, body in (("baseline", gate.baseline), ("candidate", gate.candidate)):
         if body:
             out.print(f"{side:<10} {body['model']} ({body['run']}), {body['n']} of {body['n_expected']} samples")
-    for reason in gate.verdict.reasons if not gate.findings else ():
+    for reason in gate.verdict.reasons if not (gate.findings or told) else ():
         out.print(reason)
     if not gate.findings:
         return

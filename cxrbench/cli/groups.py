@@ -50,7 +50,7 @@ def groups(
         raise CxrbenchError("no column is named", where="--by", fix="--by sex,race,age")
     if 0 < replicates < 100:
         raise CxrbenchError(f"{replicates} replicates cannot carry an interval", where="--replicates", fix="0, or 100")
-    keys = [_key(name) for name in opt.metric_names(metrics)]
+    keys = opt.metric_names(metrics)
     found = run_groups(
         find_run(run), columns, Confidence(replicates=replicates), metrics=keys, against=against, fewest=fewest
     )
@@ -64,9 +64,3 @@ def groups(
     who = f"{many(found['n'], 'sample')}, {clusters_line(found)}"
     out.print(f"{found['model']} on {found['task']} · {who}", style="bold")
     show_groups(out, found, clusters_name(found))
-
-
-def _key(name: str) -> str:
-    from cxrbench.scoring import make_metric
-
-    return make_metric(name).key

@@ -111,10 +111,10 @@ def score(
             lambda sources: finish(run, named, sources, replicates, json_output=json_output, out=out),
         )  # fmt: skip
         return
-    annotating.refuse_for_files(way, launcher)
-    check_out(out, what)
     if not what.exists():
         raise CxrbenchError("there is no such run folder or file", where=str(what), fix="cxrbench runs list")
+    annotating.refuse_for_files(way, launcher)
+    check_out(out, what)
     if task is not None:
         if access is not None or text is not None:
             raise CxrbenchError("--access and --text come from the task", where=f"--task {task}", fix="leave them out")

@@ -69,9 +69,7 @@ class EvaluateModule(Metric):
 
     def statistics(self, pairs: Pairs, features: Mapping[FeatureRequest, Any], context: Context) -> Statistics:
         """Ask the module once per pair. A pair it breaks on or gives no finite number for is failed."""
-        import evaluate
-
-        module = evaluate.load(str(self.file), self.config, keep_in_memory=True)
+        module = self._load()
         rows, status = np.zeros((len(pairs), 1, 2)), np.full((len(pairs), 1), SCORED, np.uint8)
         reasons = [""] * len(pairs)
         for at, (said, reference) in enumerate(zip(pairs.predictions, pairs.references, strict=True)):
@@ -87,6 +85,20 @@ class EvaluateModule(Metric):
                 continue
             rows[at, 0] = (1.0, number)
         return Statistics(rows, status, tuple(reasons))
+
+    def _load(self) -> Any:
+        """The module as evaluate makes it. No report was shown to it yet, so its message may be told."""
+        import evaluate
+
+        try:
+            return evaluate.load(str(self.file), self.config, keep_in_memory=True)
+        except Exception as error:  # the module is somebody's code: it may break in any way
+            said = " ".join(str(error).split())[:300]
+            raise CxrbenchError(
+                f"evaluate cannot load the module: {type(error).__name__}: {said}",
+                where=f"--metrics evaluate:{self.preset}",
+                fix="in the module one `import NAME` a line, as evaluate reads them, and nothing that is not installed",
+            ) from error
 
     def _number(self, found: Mapping[str, Any]) -> float:
         """The one number that is meant."""

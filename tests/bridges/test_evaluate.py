@@ -140,3 +140,14 @@ def test_a_module_that_says_something_else_is_refused(cli, tmp_path, metric, sai
     code, _, err = scored(cli, tmp_path, metric, SAID)
     assert code != 0
     assert said in err
+
+
+def test_a_module_that_cannot_be_imported_is_not_scored_with_evaluates_words(cli, tmp_path):
+    """evaluate takes `import datasets, evaluate` for a package called `datasets,`."""
+    (tmp_path / "one_line.py").write_text(
+        MODULE.replace("import datasets\nimport evaluate", "import datasets, evaluate")
+    )
+    code, _, err = scored(cli, tmp_path, "evaluate:one_line.py#overlap", SAID)
+    assert code == 3  # incomplete, as with every metric that cannot be made; a defect would be 4
+    assert "ImportError: To be able to use one_line, you need to install" in err
+    assert "one `import NAME` a line" in err

@@ -151,6 +151,33 @@ def test_the_launcher_runs_an_exported_task_and_its_log_comes_back(cli, no_other
     assert again == first
 
 
+def test_a_task_nobody_knows_is_a_wrong_call(cli, no_other_tasks):
+    words = "run --model cxrbench --model_args model=always-normal --tasks cxrbench_demo-findngs"
+    code, _, err = cli("lm-eval", *words.split())
+    assert code == 2
+    assert "Tasks not found: cxrbench_demo-findngs (did you mean 'cxrbench_demo-findings'?)" in err
+
+
+def test_lm_evals_words_are_told_where_they_quote_no_report():
+    from lm_eval.api.registry import get_model
+
+    from cxrbench.bridges.lm_eval_export import _not_known, register
+
+    register()
+    with pytest.raises(ValueError, match="cxrbnch") as caught:
+        get_model("cxrbnch")
+    told = _not_known(caught.value)
+    assert told.what.endswith("no model for this name found (did you mean 'cxrbench'?)")
+    assert _not_known(ValueError("a report's words")) is None
+
+
+@pytest.mark.parametrize("name", ["hf-multimodal", "vllm-vlm", "hf-multimodal,dtype=float32"])
+def test_a_checkpoint_that_is_not_named_is_asked_for(cli, tmp_path, name):
+    code, _, err = cli("run", "--model", f"lm-eval:{name}", "--task", write_small(tmp_path, test=3))
+    assert code == 2
+    assert "needs a checkpoint, and `pretrained` is missing" in err
+
+
 def request(prompt, pictures, **settings):
     arguments = (prompt, {"until": [], **settings}, {"visual": pictures})
     return SimpleNamespace(args=arguments, doc={}, task_name="theirs", doc_id=0)

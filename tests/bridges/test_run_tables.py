@@ -24,7 +24,9 @@ def test_a_run_becomes_the_same_table_in_every_form(cli, tmp_path, run):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
         frames.append(read(tmp_path / name))
     datasets = pytest.importorskip("datasets")
-    assert cli("export", "run", run, "-o", "folder")[0] == 0
+    code, out, err = cli("export", "run", run, "-o", "folder")
+    assert (code, err) == (0, "")
+    assert not datasets.are_progress_bars_disabled()
     frames.append(datasets.load_from_disk(str(tmp_path / "folder")).to_pandas())
     assert {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "folder").rglob("*")} == {0o600}
     first = frames[0]
@@ -76,6 +78,7 @@ def test_rexrank_out_and_in_is_the_same_run(cli, tmp_path, run):
     assert "24 studies with a prediction, 0 without" in out
     code, out, err = cli("import", "rexrank", "submission.json", "-o", "back.jsonl")
     assert code == 0, err
+    assert "--task TASK" in out  # a submission does not say of which task it is
     words = ("run", "--model", "replay:back.jsonl", "--task", tmp_path / "small.yaml", "--replicates", 0, "--out", "b")
     assert cli(*words)[0] == 0
     ours, back = (json.loads((each / "summary.json").read_text())["metrics"] for each in (run, tmp_path / "b"))
