@@ -156,8 +156,8 @@ def _said(header: bytes) -> int:
     """How many bytes of data a header speaks of, a few thousand at most."""
     try:
         ends = [body["data_offsets"][1] for name, body in json.loads(header).items() if name != "__metadata__"]
-        return max(0, min(max(ends, default=0), 4096))
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        return max(0, min(int(max(ends, default=0)), 4096))
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError):
         return 0
 
 
