@@ -397,4 +397,9 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, rows:
 def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     file = tmp_path_factory.getbasetemp() / "bytes.jsonl"
     file.write_bytes(data)
-    assert refusal(file).fix
+    try:
+        studies = read(file)
+    except CxrbenchError as error:
+        assert error.fix
+    else:  # sixty bytes may be a whole file: {"study_id":5}
+        assert all(study.study_id for study in studies)
