@@ -102,7 +102,7 @@ def _mimic_table_seeds() -> list[bytes]:
         ),
         *each(2, b"subject_id,study_id,Atelectasis,Pneumonia,No Finding\n19999001,59999001,1.0,-1.0,\n"),
         *each(3, _PATIENTS),
-        *each(4, b"subject_id,hadm_id,race\n19999001,20000001,WHITE\n19999001,20000002,UNKNOWN\n"),
+        *each(4, b"subject_id,hadm_id,race\n19999001,1,WHITE\n19999001,2,UNKNOWN\n"),
     ]
 
 

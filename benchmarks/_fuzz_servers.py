@@ -27,17 +27,9 @@ def _judge_answers(folder: Path) -> Reader:
 
 
 def _judge_seeds() -> list[bytes]:
-    six = {
-        name: 0
-        for name in (
-            "false_positive_finding",
-            "omission_finding",
-            "incorrect_location",
-            "incorrect_severity",
-            "false_positive_comparison",
-            "omission_comparison",
-        )
-    }
+    from cxrbench.judges.formulas import ERRORS
+
+    six = dict.fromkeys(ERRORS, 0)
     crimson = {
         "reference_findings": [{"id": "R1", "clinical_significance": "urgent"}],
         "predicted_findings": [],

@@ -16,12 +16,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
 from demo_training.measure import figures, test_studies
 
+from benchmarks._promises import ABOVE_ZERO, NO_LIMIT, Row, at_least, at_most
 from cxrbench.compare import compare
 from cxrbench.shipped import embedded
 from cxrbench.store import find_run
@@ -32,34 +33,6 @@ BASELINES = ("always-normal", "random-report", "nearest-image")
 LARGE = ("effusion", "cardiomegaly", "pneumothorax", "edema", "endotracheal-tube")
 BETTER = (("bleu:raw", "bleu_4"), ("rouge-l:raw", "rouge_l"), ("cider:raw", "cider"), ("label-f1:phantom", "micro_f1"))
 MEGABYTE = 1_000_000
-ABOVE_ZERO, NO_LIMIT = 1e-9, 1e9
-
-
-class Row(NamedTuple):
-    """A promise and what was found."""
-
-    what: str
-    low: float
-    high: float
-    found: float
-
-    @property
-    def kept(self) -> bool:
-        return self.low <= self.found <= self.high
-
-    def __str__(self) -> str:
-        low = "> 0" if self.low == ABOVE_ZERO else f">= {self.low:g}" if self.low > 0 else ""
-        high = f"<= {self.high:g}" if self.high < NO_LIMIT else ""
-        required = " ".join(part for part in (low, high) if part)
-        return f"  {self.what:<64}{required:>18}{self.found:>10.3f}  {'' if self.kept else 'MISSED'}"
-
-
-def at_least(what: str, low: float, found: float) -> Row:
-    return Row(what, low, NO_LIMIT, found)
-
-
-def at_most(what: str, high: float, found: float) -> Row:
-    return Row(what, 0, high, found)
 
 
 def of_demo(found: dict[str, Any]) -> Iterator[Row]:

@@ -16,8 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from benchmarks._promises import ABOVE_ZERO, NO_LIMIT, Row
 from cxrbench.compare import compare
 from cxrbench.config import load_config
 from cxrbench.data.images import read_grey
@@ -52,23 +51,6 @@ CASES = (
     Case("frequent-answer", "frequent-answer"),
     Case("demo, another's picture", "demo", swapped=True),
 )
-
-
-class Row(NamedTuple):
-    """A promise and what was found."""
-
-    what: str
-    low: float
-    high: float
-    found: float
-
-    @property
-    def kept(self) -> bool:
-        return self.low <= self.found <= self.high
-
-    def __str__(self) -> str:
-        required = f">= {self.low:g}" if self.high == np.inf else f"<= {self.high:g}"
-        return f"  {self.what:<72}{required:>9}{self.found:>9.3f}  {'' if self.kept else 'MISSED'}"
 
 
 def swapped(data: TaskData) -> ReadImage:
@@ -122,13 +104,13 @@ def main() -> None:
         rows = []
         for name in ("frequent-answer", "demo, another's picture", "demo-regressed"):
             difference, low = over(runs["demo"], runs[name])
-            rows.append(Row(f"demo over {name}: {difference:+.3f}, low end of the interval", 1e-9, np.inf, low))
+            rows.append(Row(f"demo over {name}: {difference:+.3f}, low end", ABOVE_ZERO, NO_LIMIT, low))
     summaries = {name: summary for name, (_, summary) in made.items()}
     chance = summaries["demo"]["metrics"][METRIC]["chance"]["value"]
     ends = {name: summary["metrics"][METRIC][VALUE]["ci"] for name, summary in summaries.items()}
-    rows.insert(0, Row("demo: low end of the interval over chance", 0.1, np.inf, ends["demo"][0] - chance))
+    rows.insert(0, Row("demo: low end of the interval over chance", 0.1, NO_LIMIT, ends["demo"][0] - chance))
     rows.append(
-        Row("another's picture: high end over frequent-answer's", -np.inf, 0.1,
+        Row("another's picture: high end over frequent-answer's", -NO_LIMIT, 0.1,
             ends["demo, another's picture"][1] - ends["frequent-answer"][1])
     )  # fmt: skip
     print(f"{TASK}, {summaries['demo']['n']} questions; chance {chance:.3f}")

@@ -298,15 +298,19 @@ class Claims:
 
     def write_beat(self, shard: int, beat: Beat) -> None:
         """Renew a heartbeat. A disk that refuses it will refuse the rows, which says it better: nothing is raised."""
-        file = self.beat_file(shard)
-        part = file.with_suffix(f".{secrets.token_hex(4)}.part")
-        try:
-            with open(part, "w", encoding="utf-8", opener=private_file) as out:
-                json.dump(asdict(beat), out)
-            part.replace(file)
-        except OSError:
-            with suppress(OSError):
-                part.unlink()
+        renew(self.beat_file(shard), asdict(beat))
+
+
+def renew(file: Path, sign: Mapping[str, Any]) -> None:
+    """Put a sign of life in the place of the last one; where the disk refuses it, the last one stays."""
+    new = file.with_suffix(f".{secrets.token_hex(4)}.new")
+    try:
+        with open(new, "w", encoding="utf-8", opener=private_file) as out:
+            json.dump(sign, out)
+        new.replace(file)
+    except OSError:
+        with suppress(OSError):
+            new.unlink()
 
 
 def end_of_rows(handle: int, size: int | None = None) -> int:

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from cxrbench.atomic import disk_error, write_atomic
-from cxrbench.claims import BEAT, Place
+from cxrbench.claims import BEAT, Place, renew
 from cxrbench.errors import CxrbenchError, Exit
-from cxrbench.privacy import claim_folder, private_file, private_folder
+from cxrbench.privacy import claim_folder, private_folder
 from cxrbench.rows import Appender, whole_lines
 
 FOLDER = "scoring"
@@ -226,15 +226,7 @@ class Parts:
 
     def show(self, sign: Sign) -> None:
         """Renew a sign of life. A disk that refuses it will refuse the rows, which says it better: none is raised."""
-        file = self.folder / f"{_rank(sign.rank)}.sign"
-        new = file.with_suffix(f".{secrets.token_hex(4)}.new")
-        try:
-            with open(new, "w", encoding="utf-8", opener=private_file) as out:
-                json.dump(asdict(sign), out)
-            new.replace(file)
-        except OSError:
-            with suppress(OSError):
-                new.unlink()
+        renew(self.folder / f"{_rank(sign.rank)}.sign", asdict(sign))
 
     def end_share(self, rank: int, world: int, scoring: str) -> None:
         """Say that a share of a scoring (named by a hash of all that is asked for) is complete.

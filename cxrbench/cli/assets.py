@@ -171,7 +171,7 @@ _HERE = {"here": "here", "own": "here (own)", "missing": "missing", "damaged": "
 
 def _show(assets: Sequence[Asset], states: dict[str, State], why: Mapping[str, Sequence[str]]) -> None:
     """One row per asset; licences are long, so each stands once, below."""
-    from cxrbench.cli.show import console, table, whole
+    from cxrbench.cli.layout import console, table, whole
 
     made = table(["asset", "kind", "MB", "revision", "", "for"], right=(2,))
     for asset in assets:
@@ -192,7 +192,7 @@ def _show(assets: Sequence[Asset], states: dict[str, State], why: Mapping[str, S
 
 def _licences(assets: Iterable[Asset]) -> Table:
     """One row per licence, with the assets that have it."""
-    from cxrbench.cli.show import table
+    from cxrbench.cli.layout import table
 
     found: dict[str, list[str]] = {}
     for asset in assets:
@@ -350,8 +350,8 @@ def pack(file: Archive, names: Names, config: opt.ConfigFile = None) -> None:
     """
     from cxrbench.assets import expand
     from cxrbench.assets_pack import pack as pack_all
+    from cxrbench.cli.layout import console
     from cxrbench.cli.progress import stages
-    from cxrbench.cli.show import console
 
     settings = opt.load_config(config)
     assets = expand(names)

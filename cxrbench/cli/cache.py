@@ -31,7 +31,7 @@ def purge(
     A folder is deleted when it holds the file CXRBENCH_CACHE, which cxrbench writes into the folders it makes. Other
     folders are named and left alone; the exit code is then 3.
     """
-    from cxrbench.cli.show import size
+    from cxrbench.cli.layout import size
     from cxrbench.config import forget
     from cxrbench.privacy import MARKER
 

@@ -97,7 +97,7 @@ def _root_options(dataset: Dataset) -> str:
 
 def _show_checks(checks: Sequence[Check]) -> None:
     """Print what a check found, then what to do, a line each that nothing wraps: it is there to be copied."""
-    from cxrbench.cli.show import console, table
+    from cxrbench.cli.layout import console, table
 
     made = table(["", "what", "found"])
     fixes: dict[str, list[str]] = {}
@@ -261,8 +261,8 @@ def _cache_images(
     specs: Sequence[TaskSpec], folder: Path, short_side: int | None, workers: int, config: Path | None
 ) -> None:
     """Decode the images that tasks offer, train split included, into a cache folder."""
+    from cxrbench.cli.layout import size
     from cxrbench.cli.progress import progress
-    from cxrbench.cli.show import size
     from cxrbench.data.image_cache import build
     from cxrbench.data.load import TaskData
 
@@ -292,7 +292,7 @@ def _pool(data: TaskData) -> Sequence[Sample]:
 def list_data(config: opt.ConfigFile = None) -> None:
     """List the data sets and where they lie on this machine."""
     from cxrbench import registry
-    from cxrbench.cli.show import console, table
+    from cxrbench.cli.layout import console, table
     from cxrbench.config import DataEntry
     from cxrbench.data.load import open_dataset
 

@@ -28,7 +28,7 @@ OPTIONAL = {
 def doctor() -> None:
     """Show versions, optional packages, metrics that cannot run here and why, and free disk space."""
     from cxrbench import __version__
-    from cxrbench.cli.show import console, size, table
+    from cxrbench.cli.layout import console, size, table
     from cxrbench.config import cache_dir, load_config
     from cxrbench.errors import CxrbenchError
     from cxrbench.metrics.java import executable

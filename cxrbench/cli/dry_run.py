@@ -39,7 +39,7 @@ def show_plan(
 
     `pool` are the train samples the model learns from, `named` the metrics the user named instead of the task's.
     """
-    from cxrbench.cli.show import many
+    from cxrbench.cli.layout import many
 
     manifest = plan.manifest
     unit = "studies" if manifest.cluster_unit == "patient" else CLUSTERS[manifest.cluster_unit]
@@ -123,7 +123,7 @@ def files_line(plan: Plan) -> str:
 
 
 def _estimate(plan: Plan, model: Model, prepared: list[Prepared], workers: int) -> None:
-    from cxrbench.cli.show import many, size
+    from cxrbench.cli.layout import many, size
     from cxrbench.runner import peak_rss
 
     read = [sum(each.times.values()) for each in prepared if each.times]

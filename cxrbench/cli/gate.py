@@ -188,7 +188,7 @@ def _same_task(task: dict[str, object], against: Evidence) -> None:
 
 def _show(gate: Gate, source: str, *, told: bool) -> None:
     """Print a gate; `told`: the reasons follow as an error, and are not said twice."""
-    from cxrbench.cli.show import console, whole, wrapped
+    from cxrbench.cli.layout import console, whole, wrapped
 
     out = console()
     about = gate.candidate or gate.baseline
@@ -215,7 +215,7 @@ def _show(gate: Gate, source: str, *, told: bool) -> None:
 
 
 def _table(gate: Gate) -> Table:
-    from cxrbench.cli.show import table
+    from cxrbench.cli.layout import table
 
     heads = ["check", "", "before", "after", "change", "bounds", "limit", "p Holm", "MDE"]
     made = table(heads, right=range(2, 9), gap=0)
@@ -241,7 +241,7 @@ def _labels(made: Table, names: list[str], width: int) -> Iterator[str]:
 
 
 def _cells(each: Finding) -> list[str]:
-    from cxrbench.cli.show import figure, interval, signed
+    from cxrbench.cli.layout import figure, interval, signed
 
     guard = each.kind != "metric"
     change = "-" if each.change is None else f"x{each.change:.3f}" if guard else signed(each.change)
@@ -258,7 +258,7 @@ def _cells(each: Finding) -> list[str]:
 
 
 def _brief(value: float | None, guard: bool) -> str:
-    from cxrbench.cli.show import figure
+    from cxrbench.cli.layout import figure
 
     if value is None or not guard:
         return figure(value)
@@ -266,7 +266,7 @@ def _brief(value: float | None, guard: bool) -> str:
 
 
 def _show_plans(plans: list[Plan], against: Evidence, asked: Policy, source: str) -> None:
-    from cxrbench.cli.show import console, table, whole, wrapped
+    from cxrbench.cli.layout import console, table, whole, wrapped
     from cxrbench.gate_plan import advice, too_fine
 
     out = console()

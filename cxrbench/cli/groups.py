@@ -57,7 +57,8 @@ def groups(
     if json_output:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    from cxrbench.cli.show import clusters_line, clusters_name, console, many
+    from cxrbench.cli.layout import console, many
+    from cxrbench.cli.show import clusters_line, clusters_name
     from cxrbench.cli.show_groups import show_groups
 
     out = console()

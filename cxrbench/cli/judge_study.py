@@ -131,7 +131,7 @@ def _cell(found: Mapping[str, Any] | None) -> str:
 def _show(found: Mapping[str, Any], *, markdown: bool, intervals: bool) -> None:
     how = f"intervals {found['ci_level']:.0%}, cases resampled" if intervals else "no intervals"
     typer.echo(f"{found['n']} reports of {found['cases']} cases; {how}")
-    from cxrbench.cli.show import console, wrapped
+    from cxrbench.cli.layout import console, wrapped
 
     for note in found["notes"]:
         typer.echo("\n".join(wrapped(note, console().width, "  ")))
@@ -184,7 +184,7 @@ def _table(heads: list[str], rows: list[list[str]], *, markdown: bool, gap: int)
     if markdown:
         lines = (" | ".join(row).replace("\n", " ") for row in (heads, ["---"] * len(heads), *rows))
         return "".join(f"| {line} |\n" for line in lines)
-    from cxrbench.cli.show import console, table, whole
+    from cxrbench.cli.layout import console, table, whole
 
     made = table(heads, right=range(1, len(heads)), gap=gap)
     for row in rows:

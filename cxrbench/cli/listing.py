@@ -28,7 +28,7 @@ def list_known(
 
     cxrbench list models --show slava
     """
-    from cxrbench.cli.show import console, whole
+    from cxrbench.cli.layout import console, whole
 
     if what not in WHAT:
         raise CxrbenchError(f"{what!r} cannot be listed{suggest(what, WHAT)}", fix=f"one of: {', '.join(WHAT)}")
@@ -65,7 +65,7 @@ def _show(what: str, name: str) -> None:
 def _show_pairs() -> None:
     """Models by engines: the kinds of request each pair answers, from what both declare, and why not."""
     from cxrbench import registry
-    from cxrbench.cli.show import console, table, whole
+    from cxrbench.cli.layout import console, table, whole
     from cxrbench.engines.base import held
 
     engines = {name: entry.load() for name, entry in registry.entries("engines").items()}
@@ -113,7 +113,7 @@ def _yaml(name: str) -> str:
 
 def _entries(kind: Any) -> Any:
     from cxrbench import registry
-    from cxrbench.cli.show import table
+    from cxrbench.cli.layout import table
 
     made = table(["name", "what it is", "from"])
     for entry in registry.entries(kind).values():
@@ -122,7 +122,7 @@ def _entries(kind: Any) -> Any:
 
 
 def _tasks() -> Any:
-    from cxrbench.cli.show import table
+    from cxrbench.cli.layout import table
     from cxrbench.spec import read_task, task_files
 
     made = table(["task", "v", "target", "offered", "access", "samples"], right=(1,))
@@ -145,7 +145,8 @@ SHORT: Mapping[str, str] = {"vectors": "retrieval", "pictures": "pictures"}
 
 def _metrics() -> Any:
     from cxrbench import registry
-    from cxrbench.cli.show import ARROWS, table
+    from cxrbench.cli.layout import table
+    from cxrbench.cli.show import ARROWS
 
     made = table(["metric", "preset", "what is done", "values"])
     for entry in registry.entries("metrics").values():

@@ -270,7 +270,7 @@ def convert(
 def list_models(config: opt.ConfigFile = None) -> None:
     """List the models that have a published checkpoint, and where it lies on this machine."""
     from cxrbench import registry
-    from cxrbench.cli.show import console, table
+    from cxrbench.cli.layout import console, table
 
     settings = opt.load_config(config)
     made = table(["model", "takes", "here"])

@@ -117,7 +117,8 @@ def analyze(
 
 
 def _show(result: Mapping[str, Any]) -> None:
-    from cxrbench.cli.show import clusters_line, console, table
+    from cxrbench.cli.layout import console, table
+    from cxrbench.cli.show import clusters_line
     from cxrbench.report.leaderboard import visible
 
     out = console()

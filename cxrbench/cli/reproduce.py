@@ -56,7 +56,7 @@ def reproduce(
 
 
 def _list() -> None:
-    from cxrbench.cli.show import console, table, whole
+    from cxrbench.cli.layout import console, table, whole
     from cxrbench.papers import paper_files, read_paper
 
     made = table(["paper", "tables", "title"], right=(1,))
@@ -122,8 +122,8 @@ def _show(
 
 def _show_alone(table: Published) -> None:
     """A table none of whose rows a model of ours is held against: its figures, and what keeps them apart."""
-    from cxrbench.cli.show import console, whole
-    from cxrbench.cli.show import table as new_table
+    from cxrbench.cli.layout import console, whole
+    from cxrbench.cli.layout import table as new_table
 
     columns = [column.name for column in table.columns]
     made = new_table(["model", *columns, "note"], right=range(1, len(columns) + 1))

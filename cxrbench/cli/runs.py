@@ -85,7 +85,8 @@ def _primary(summary: Mapping[str, Any]) -> dict[str, float | None]:
 
 def _line(entry: Mapping[str, Any]) -> str:
     """What `_entry` found, as one line."""
-    from cxrbench.cli.show import distinct_line, figure
+    from cxrbench.cli.layout import figure
+    from cxrbench.cli.show import distinct_line
 
     if "error" in entry:
         return str(entry["error"])
@@ -104,7 +105,8 @@ def show(
     json_output: opt.Json = False,
 ) -> None:
     """Show a run: what it is, on what it was made, and its scores when it has any."""
-    from cxrbench.cli.show import console, show_speed, show_summary, table
+    from cxrbench.cli.layout import console, table
+    from cxrbench.cli.show import show_speed, show_summary
     from cxrbench.score_run import speed_summary
     from cxrbench.scores import is_dummy, read_summary
     from cxrbench.store import find_run

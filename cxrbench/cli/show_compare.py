@@ -6,23 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrbench.cli.show import (
-    ARROWS,
-    clusters_line,
-    clusters_name,
-    console,
-    counted,
-    figure,
-    flowing,
-    interval,
-    many,
-    named,
-    rows_of,
-    signed,
-    table,
-    whole,
-    wrapped,
-)
+from cxrbench.cli.layout import console, figure, flowing, interval, many, signed, table, whole, wrapped
+from cxrbench.cli.show import ARROWS, clusters_line, clusters_name, counted, named, rows_of
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -29,7 +29,7 @@ def crossed(values: Mapping[str, Any]) -> frozenset[str]:
 
 def show(out: Console, summary: Mapping[str, Any]) -> None:
     """A table for each metric that counts so: errors per report by kind, significant and not, with intervals."""
-    from cxrbench.cli.show import figure, interval, table, whole
+    from cxrbench.cli.layout import figure, interval, table, whole
 
     for key, values in summary["metrics"].items():
         rows = kinds(values)

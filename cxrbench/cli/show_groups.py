@@ -35,7 +35,8 @@ def show_groups(out: Console, found: Mapping[str, Any], clusters: str) -> None:
 def _table(
     out: Console, found: Mapping[str, Any], title: str, column: str, body: Mapping[str, Any], clusters: str
 ) -> None:
-    from cxrbench.cli.show import ARROWS, figure, interval, signed, table, whole
+    from cxrbench.cli.layout import figure, interval, signed, table, whole
+    from cxrbench.cli.show import ARROWS
 
     level = f"{found['ci_level']:.0%} interval" if found["ci_level"] else "interval"
     out.print(f"\n{title} {ARROWS[body['higher_is_better']]} by {column}", style="bold")
@@ -70,7 +71,7 @@ def _explained(out: Console, found: Mapping[str, Any], clusters: str, *, hidden:
 
 
 def _lines(out: Console, text: str) -> None:
-    from cxrbench.cli.show import wrapped
+    from cxrbench.cli.layout import wrapped
 
     lead = "\n" if text.startswith("\n") else ""
     out.print(lead + "\n".join(wrapped(text.strip(), out.width)), soft_wrap=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cxrbench.cli.show import console, rate, table, whole
+from cxrbench.cli.layout import console, rate, table, whole
 from cxrbench.throughput import paper
 from cxrbench.throughput import roofline as roof
 from cxrbench.throughput.recorded import blocks_told

@@ -45,7 +45,7 @@ def status(
 
 
 def _show(view: RunView) -> None:
-    from cxrbench.cli.show import console, table
+    from cxrbench.cli.layout import console, table
 
     typer.echo(f"{view.model} on {view.task}")
     pace = f", {view.rate:.1f}/s, about {view.seconds_left:.0f} s left" if view.seconds_left is not None else ""
@@ -74,7 +74,7 @@ def _show(view: RunView) -> None:
 
 
 def _show_scoring(scoring: Sequence[ShareView]) -> None:
-    from cxrbench.cli.show import console, table
+    from cxrbench.cli.layout import console, table
 
     done, total = sum(each.done for each in scoring), sum(each.total for each in scoring)
     working = [each for each in scoring if each.state in ("working", "loading")]

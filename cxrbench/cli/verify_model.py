@@ -294,7 +294,7 @@ def _number(value: float | None) -> str:
 
 
 def _table(headings: list[str], rows: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> None:
-    from cxrbench.cli.show import console, table, whole
+    from cxrbench.cli.layout import console, table, whole
 
     made = table(headings, right=right)
     for row in rows:

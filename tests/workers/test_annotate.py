@@ -51,6 +51,7 @@ from tests.workers.trial import (
     Trial,
     annotated,
     end,
+    ends_when_asked,
     handed_over,
     kept_keys,
     parts_in,
@@ -535,12 +536,7 @@ def test_pre_emption_keeps_what_was_handed_over(scoring):
     place = scoring.place("asked")
     process = scoring.start(place, "--workers", 2)
     assert wait_for(place, 1000, process)
-    asked = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    code, said = end(process)
-    assert time.monotonic() - asked < 5
-    assert code == 4
-    assert "stopped: the process was asked to end; what was written is kept" in said
+    ends_when_asked(process)
     kept, seen = kept_keys(place), len(annotated(place))
     scoring.finish(place, "--workers", 2)
     assert (place / "run" / "summary.json").read_bytes() == scoring.summary

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from cxrbench.store import RunFolder
-from tests.workers.trial import Trial, bytes_of_shards, end, size, wait_for_bytes, workers_of
+from tests.workers.trial import Trial, bytes_of_shards, end, ends_when_asked, size, wait_for_bytes, workers_of
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +63,7 @@ def test_pre_emption_keeps_the_batch_in_flight_and_ends_in_time(trial, tmp_path)
     out = tmp_path / "run"
     process = trial.start(out, "--workers", 2)
     assert wait_for_bytes(out, 800, process)
-    asked = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    code, said = end(process)
-    assert time.monotonic() - asked < 5
-    assert code == 4
-    assert "stopped: the process was asked to end; what was written is kept" in said
+    ends_when_asked(process)
     claims = RunFolder(out).claims
     assert {claims.beat(claim.shard).state for claim in claims.claims()} == {"stopped"}
     for file in (out / "predictions").iterdir():

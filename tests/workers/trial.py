@@ -175,6 +175,16 @@ def annotated(place: Path) -> list[bytes]:
     return [bytes.fromhex(line.split()[0]) for line in log.read_text().splitlines()] if log.exists() else []
 
 
+def ends_when_asked(process: subprocess.Popen[str]) -> None:
+    """Pre-emption: SIGTERM, then the process ends within five seconds and says that what was written is kept."""
+    asked = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    code, said = end(process)
+    assert time.monotonic() - asked < 5
+    assert code == 4
+    assert "stopped: the process was asked to end; what was written is kept" in said
+
+
 def end(process: subprocess.Popen[str]) -> tuple[int, str]:
     try:
         _, said = process.communicate(timeout=HANGS)
