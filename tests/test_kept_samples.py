@@ -253,3 +253,13 @@ def test_a_new_run_reads_the_data_whatever_another_run_keeps(cli, tmp_path: Path
     assert cli(*words, "--limit", "8")[0] == 0
     (second,) = set(tmp_path.glob("runs/large/*/samples.parquet")) - {first}
     assert [sample.patient_id for sample in read_samples(second).samples] == [f"p{n // 2}" for n in range(9)]
+
+
+def test_of_several_runs_each_goes_on_with_its_own(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, ROWS)
+    (tmp_path / "large.yaml").write_text(TASK)
+    words = ("run", "--model", "always-normal", "--task", "large.yaml", "--reports", "data.jsonl", "--replicates", "0")
+    limits = ((), ("--limit", "8"), ("--limit", "7"))
+    assert [cli(*words, *limit)[0] for limit in limits] == [0, 0, 0]
+    monkeypatch.setattr("cxrbench.data.jsonl_survey.parse_line", lambda text: pytest.fail("a line was parsed"))
+    assert [cli(*words, *limit)[0] for limit in limits] == [0, 0, 0]

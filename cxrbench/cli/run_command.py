@@ -273,13 +273,18 @@ def _planned(
     named, name = out or resume, wanted.model.card.name
     runs = [RunFolder(named)] if named is not None else run_folders(Path("runs"), wanted.spec.name, name)
     data, source = taken_up(wanted.data, runs)
-    if source is not None:
-        again = replace(wanted, data=data)
-        plan, notes = _plan(again, way)
-        folder = _folder(plan, again, out, resume)
-        if folder.path == source.path:
-            return again, plan, notes, folder
-    plan, notes = _plan(wanted, way)  # a new run reads the data set, whatever another one keeps
+    planned = _planned_with(replace(wanted, data=data), out, resume, way)
+    folder = planned[-1]
+    if source is None or source.path == folder.path:
+        return planned
+    data, _ = taken_up(wanted.data, [folder])  # never what another run keeps: its folder's own, else the data set
+    return _planned_with(replace(wanted, data=data), out, resume, way)
+
+
+def _planned_with(
+    wanted: Wanted, out: Path | None, resume: Path | None, way: launching.Way
+) -> tuple[Wanted, Plan, list[str], RunFolder]:
+    plan, notes = _plan(wanted, way)
     return wanted, plan, notes, _folder(plan, wanted, out, resume)
 
 
