@@ -1,14 +1,16 @@
 """What a run folder keeps of its scoring: statistics and contexts of each metric, and the summary.
 
-    scores/<metric>@<sig8>.parquet, contexts/<metric>.json, summary.json
+    scores/<metric>@<sig8>.parquet, contexts/<metric>.json (and <metric>.<digest>.counts), summary.json
 
 Reads and writes; computes nothing. `score_run` fills it, comparing, gating and reporting read it.
 """
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,10 +21,12 @@ from numpy.typing import NDArray
 
 from cxrbench.atomic import write_atomic
 from cxrbench.config import cache_dir
+from cxrbench.counts import Counts
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.features.store import Store
 from cxrbench.features.weights import fits
 from cxrbench.metrics.base import ALONE, Context, Metric, Resources, comparable, short_hash
+from cxrbench.reading import read_regular
 from cxrbench.scoring import Ahead, Chosen, Progress, Scored, make_metric, texts_hash
 from cxrbench.store import RunFolder
 from cxrbench.tables import Scores, read_samples, read_scores, write_scores
@@ -64,6 +68,10 @@ BARE = "files"
 """The feature store of files that name no task."""
 
 
+LARGEST_CONTEXT = 256 << 20
+"""Bytes that a stored context may have, its counts apart."""
+
+
 def _file_name(key: str) -> str:
     return key.replace(":", ".").replace("/", "_")
 
@@ -96,20 +104,54 @@ def stored_contexts(
 
 
 def _read_context(file: Path) -> tuple[int, Context]:
-    """Version of the metric that learnt it, and the context, whose hash must be that of its data."""
+    """Version of the metric that learnt it, and the context, whose hash must be that of its data.
+
+    A run folder may come from somebody else, so nothing in it is taken on trust.
+    """
     try:
-        body = json.loads(file.read_text(encoding="utf-8"))
-        version, context = body["version"], Context.of(body["data"])
+        body = json.loads(read_regular(file, LARGEST_CONTEXT))
+        counts = _read_counts(file, body["counts"]) if "counts" in body else None
+        version, context = body["version"], Context.of(body["data"], counts)
         if context.hash == body["hash"]:
             return version, context
+        what = "a stored context is damaged"
+    except FileNotFoundError as error:
+        what = f"a stored context is not whole: {Path(error.filename).name} is not there"
+    except OSError as error:
+        what = f"a stored context cannot be read: {error.strerror}"
     except (ValueError, KeyError, TypeError, RecursionError):
-        pass
+        what = "a stored context is damaged"
     raise CxrbenchError(
-        "a stored context is damaged",
+        what,
         where=str(file),
         fix=f"delete {file.name} and score again",
         code=Exit.INFRASTRUCTURE,
     )
+
+
+def _counts_file(file: Path, digest: str) -> Path:
+    """Where the counts of a context lie: beside it, named by what is in them, so that each belongs to its context."""
+    return file.with_suffix(f".{digest[:16]}.counts")
+
+
+def _read_counts(file: Path, digest: Any) -> Counts:
+    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ValueError("no digest")
+    return Counts.open(_counts_file(file, digest), digest)
+
+
+def _write_context(file: Path, version: int, context: Context) -> None:
+    """The counts first, then what names them; then counts of earlier contexts go."""
+    body: dict[str, Any] = {"version": version, "hash": context.hash, "data": context.data}
+    kept = None
+    if context.counts is not None:
+        body["counts"] = context.counts.digest
+        kept = _counts_file(file, context.counts.digest)
+        context.counts.save(kept)
+    write_atomic(file, json.dumps(body, ensure_ascii=False).encode())
+    for other in file.parent.glob(f"{glob.escape(file.stem)}.*.counts"):
+        if other != kept:
+            other.unlink()
 
 
 def keep_scores(run: RunFolder, scored: Scored, texts: str, sources: Sources) -> None:
@@ -117,8 +159,7 @@ def keep_scores(run: RunFolder, scored: Scored, texts: str, sources: Sources) ->
     if scored.statistics is None:
         return
     if scored.context.hash and sources.vocabulary is None:
-        body = {"version": scored.metric.version, "hash": scored.context.hash, "data": scored.context.data}
-        write_atomic(_context_file(run, scored.metric.key), json.dumps(body, ensure_ascii=False).encode())
+        _write_context(_context_file(run, scored.metric.key), scored.metric.version, scored.context)
     about = {
         "metric": scored.metric.name,
         "preset": scored.metric.preset,

@@ -281,6 +281,43 @@ def test_a_damaged_summary_or_context_is_named_and_scoring_mends_it(cli, tmp_pat
     assert metrics(run) == whole
 
 
+def test_document_frequencies_on_disk_are_kept_taken_up_and_mended(cli, tmp_path, monkeypatch):
+    run, _ = small_run(cli, tmp_path)
+    whole = metrics(run)["cider:raw"]["cider"]
+    (inline,) = (run / "contexts").glob("cider*")
+    inline.unlink()  # learnt anew, with room for ten n-grams
+    monkeypatch.setattr("cxrbench.metrics.cider.INLINE", 10)
+    assert cli("score", run, "--replicates", 0)[0] == 0
+    (counts,) = (run / "contexts").glob("cider.raw.*.counts")
+    found = metrics(run)["cider:raw"]["cider"]
+    assert found["value"] == whole["value"]
+
+    (run / "contexts" / f"cider.raw.{'0' * 16}.counts").touch()  # of an earlier scoring
+    monkeypatch.setattr("cxrbench.metrics.cider.Cider.fit", None)  # what is kept is enough
+    for file in (run / "scores").glob("cider*"):
+        file.unlink()
+    assert cli("score", run, "--replicates", 0)[0] == 0
+    assert metrics(run)["cider:raw"]["cider"] == found
+    assert [each.name for each in (run / "contexts").glob("cider.raw.*.counts")] == [counts.name]
+
+    body = counts.read_bytes()
+    for change, said in (
+        (lambda: counts.write_bytes(body[:-12]), "a stored context is damaged"),
+        (lambda: counts.write_bytes(body[12:24] + body[:12] + body[24:]), "a stored context is damaged"),
+        (counts.unlink, f"a stored context is not whole: {counts.name} is not there"),
+        (lambda: os.mkfifo(counts), "a stored context cannot be read: it is not a regular file"),
+    ):
+        change()
+        code, _, err = cli("score", run, "--replicates", 0)
+        assert (code, said in err, "delete cider.raw.json and score again" in err) == (4, True, True), err
+    counts.unlink()
+    monkeypatch.undo()
+    inline.unlink()
+    assert cli("score", run, "--replicates", 0)[0] == 0
+    assert not [*(run / "contexts").glob("*.counts")]
+    assert metrics(run)["cider:raw"]["cider"] == whole
+
+
 # No room, no permission, two at once
 
 

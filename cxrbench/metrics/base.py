@@ -26,6 +26,7 @@ from cxrbench.features.base import Resources as Resources
 
 if TYPE_CHECKING:
     from cxrbench.config import Config
+    from cxrbench.counts import Counts
     from cxrbench.verified import Subject
 
 Floats = NDArray[np.float64]
@@ -64,17 +65,23 @@ class Context:
     """What `fit` learnt.
 
     `data` must survive JSON unchanged: it is stored in the run folder, so that scoring can be repeated without the
-    train split. `hash` goes into the signature; the empty context has the hash "".
+    train split. `counts` is a table too large for that: it is kept in a file beside. `hash` goes into the signature;
+    the empty context has the hash "".
     """
 
     data: Mapping[str, Any] = field(default_factory=dict)
     hash: str = ""
+    counts: Counts | None = None
 
     @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Context:
-        """Make a context whose hash is that of its data (8 hex digits of SHA-256 over canonical JSON)."""
-        text = json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-        return cls(data, hashlib.sha256(text.encode()).hexdigest()[:8])
+    def of(cls, data: Mapping[str, Any], counts: Counts | None = None) -> Context:
+        """Make a context whose hash is that of its data, and of the digest of its counts where it has some.
+
+        It is 8 hex digits of SHA-256 over canonical JSON.
+        """
+        learnt = data if counts is None else [data, counts.digest]
+        text = json.dumps(learnt, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return cls(data, hashlib.sha256(text.encode()).hexdigest()[:8], counts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,9 @@ reference set, kept in the context, so a subset, a resample or a shard is scored
 both are equal. The length in the penalty is that of the bigrams, as there.
 
 What the context keeps: an n-gram seen in one document weighs as much as one never seen, so only those seen in two or
-more are kept, as 64-bit hashes. With 3 million of them a look-up of an unseen n-gram errs with a chance of 3e-13.
+more are kept, as 64-bit hashes. With 3 million of them a look-up of an unseen n-gram errs with a chance of 3e-13. Up to
+`INLINE` of them stand in the context itself, as those of every published test set do; more of them, of hundreds of
+thousands of reports, are a file that is read in passing, so that memory does not grow with the reports.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from cxrbench.counts import Counting, merge
 from cxrbench.metrics import conventions, ngrams, tokens
 from cxrbench.metrics.base import Context, Corpus, FeatureRequest, Floats, Metric, Pairs, Statistics, Value, ratio
 from cxrbench.metrics.ngrams import Grams, Hashes, Integers
@@ -30,6 +33,9 @@ SIGMA = 6.0
 
 CHUNK = 10_000
 """References whose n-grams are counted at a time while fitting."""
+
+INLINE = 1_000_000
+"""N-grams up to which document frequencies stand in the context: some seven megabytes."""
 
 PROCESSED = 50_000
 """References in memory at a time while fitting; a tokenizer in another process is started once for them."""
@@ -55,19 +61,19 @@ class Cider(Metric):
     def fit(self, corpus: Corpus) -> Context:
         data = conventions.fit(self.preset, corpus)
         vocabulary = conventions.words(data)
-        parts: list[tuple[Hashes, Integers]] = []
+        counting = Counting()
         for block in blocks(corpus.references, PROCESSED):
             times = Counter(conventions.process(self.preset, (), block, vocabulary)[1])
             texts = list(times)
             weights = np.fromiter(times.values(), np.int64, len(texts))
-            parts += [
-                ngrams.document_frequency(tokens.documents(texts[at : at + CHUNK]), weights[at : at + CHUNK])
-                for at in range(0, len(texts), CHUNK)
-            ]
-            parts = [ngrams.merge(parts)]  # sums of counts: how often they are put together changes nothing
-        grams, frequency = ngrams.merge(parts)
-        kept = frequency > 1
-        return Context.of({**data, "documents": len(corpus.references), **_pack(grams[kept], frequency[kept])})
+            for at in range(0, len(texts), CHUNK):
+                documents = tokens.documents(texts[at : at + CHUNK])
+                counting.add(*ngrams.document_frequency(documents, weights[at : at + CHUNK]))
+        shared = counting.finish(least=2)
+        data = {**data, "documents": len(corpus.references)}
+        if len(shared) > INLINE:
+            return Context.of(data, shared)
+        return Context.of({**data, **_pack(*merge(list(shared.blocks())))})
 
     def needs(self, context: Context) -> tuple[FeatureRequest, ...]:
         return (tokens.request(self.preset, context),)
@@ -79,17 +85,24 @@ class Cider(Metric):
         texts: tokens.TokenPairs = features[self.needs(context)[0]]
         orders, each = texts.grams()
         predicted, reference = (np.maximum(length - 1, 0) for length in texts.lengths())
-        table = _unpack(context.data["grams"], context.data["frequency"], context.data["many"])
         documents = max(context.data["documents"], 1)
         distinct = int(each.max(initial=-1)) + 1
-        cosine = sum(
-            (_cosine(grams, table.idf(grams.gram, documents), distinct) for grams in orders), np.zeros(distinct)
-        )
+        cosine = np.zeros(distinct)
+        for grams in orders:
+            idf = np.log(documents) - _log_frequency(context, grams.gram)
+            cosine += _cosine(grams, idf, distinct)
         penalty = np.exp(-((predicted - reference) ** 2) / (2 * SIGMA**2))
         return Statistics.scored(np.stack([np.ones(len(pairs)), cosine[each] / ngrams.ORDERS * penalty * 10], axis=1))
 
     def value(self, sums: Floats) -> dict[str, Floats]:
         return {"cider": ratio(sums[..., 1], sums[..., 0])}
+
+
+def _log_frequency(context: Context, grams: Hashes) -> Floats:
+    """Logarithms of the document frequencies of n-grams (g,), in nats; 0 for one of a single document, or of none."""
+    if context.counts is not None:
+        return np.asarray(np.log(np.maximum(context.counts.look_up(grams), 1)))
+    return _unpack(context.data["grams"], context.data["frequency"], context.data["many"]).log_frequencies(grams)
 
 
 def _cosine(grams: Grams, idf: Floats, pairs: int) -> Floats:
@@ -137,7 +150,7 @@ def _unpack(grams: str, frequency: str, many: str) -> _Table:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """Known n-grams, ascending, an end mark behind them; log of their document frequency, 0 for the mark.
+    """Known n-grams in memory, ascending, an end mark behind them; log of their document frequency, 0 for the mark.
 
     `first` gives, for every value of the upper bits, where to start looking: hashes are evenly spread, so the n-gram is
     within a few places of it. This is four times as fast as a binary search.
@@ -156,11 +169,11 @@ class _Table:
         marked = np.append(grams, np.uint64(0xFFFF_FFFF_FFFF_FFFF))
         return cls(marked, np.append(np.log(frequency), 0.0), first, shift)
 
-    def idf(self, grams: Hashes, documents: int) -> Floats:
-        """Return the weights of n-grams (g,), in nats."""
+    def log_frequencies(self, grams: Hashes) -> Floats:
+        """Those of n-grams (g,), 0 for unknown ones."""
         at = self.first[(grams >> self.shift).astype(np.intp)]
         behind = np.flatnonzero(self.grams[at] < grams)
         while len(behind):
             at[behind] += 1
             behind = behind[self.grams[at[behind]] < grams[behind]]
-        return np.asarray(np.log(documents) - np.where(self.grams[at] == grams, self.log_frequency[at], 0.0))
+        return np.where(self.grams[at] == grams, self.log_frequency[at], 0.0)

@@ -3,7 +3,7 @@
 A word is a stable 64-bit hash (the same on every machine, so document frequencies can be stored and used elsewhere); an
 n-gram is a mix of its words' hashes. The n-grams of a pair of texts are sorted together, the lowest bit saying from
 which text one came: one pass gives the distinct n-grams with both counts, which is all BLEU, ROUGE-N and CIDEr need.
-Two different n-grams of one pair (some 100) are taken for one with a chance of about 1e-15. Touches numpy only.
+Two different n-grams of one pair (some 100) are taken for one with a chance of about 1e-15. Touches numpy and counts.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cxrbench.counts import merge
 
 ORDERS = 4
 """N-grams of 1 to 4 words."""
@@ -98,26 +100,7 @@ def document_frequency(documents: Documents, weights: Integers) -> tuple[Hashes,
         for chosen in _blocks(documents.lengths)
         for keys, numbers in _orders(*documents.rows(chosen))
     ]
-    return _sum_up([each.gram for each in found], [weights[each.pair] for each in found])
-
-
-def merge(tables: Sequence[tuple[Hashes, Integers]]) -> tuple[Hashes, Integers]:
-    """Return one table of `document_frequency` for all texts of several."""
-    if len(tables) == 1:
-        return tables[0]
-    return _sum_up([grams for grams, _ in tables], [counts for _, counts in tables])
-
-
-def _sum_up(grams: Sequence[Hashes], counts: Sequence[Integers]) -> tuple[Hashes, Integers]:
-    """Return the distinct n-grams, ascending, with the sums of their counts."""
-    keys = np.concatenate([np.zeros(0, np.uint64), *grams])
-    numbers = np.concatenate([np.zeros(0, np.int64), *counts])
-    if len(keys) == 0:
-        return keys, numbers
-    order = np.argsort(keys)
-    keys = keys[order]
-    starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
-    return keys[starts], np.add.reduceat(numbers[order], starts)
+    return merge([(each.gram, weights[each.pair]) for each in found])
 
 
 def _blocks(lengths: Integers) -> Iterator[Integers]:

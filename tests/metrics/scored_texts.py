@@ -59,7 +59,7 @@ def rows_of(
 ) -> tuple[np.ndarray, Context]:
     """Statistics (n, k) of the pairs, `chunk` at a time, with a context that went through JSON."""
     fitted = metric.fit(corpus or Corpus([reference for _, reference in pairs]))
-    context = Context(json.loads(json.dumps(fitted.data)), fitted.hash)
+    context = Context(json.loads(json.dumps(fitted.data)), fitted.hash, fitted.counts)
     parts = []
     for start in range(0, max(len(pairs), 1), chunk):
         some = pairs[start : start + chunk]

@@ -79,6 +79,24 @@ def test_fitting_in_chunks_gives_the_same_context(monkeypatch):
     assert Cider("raw").fit(Corpus(references[::-1])) == whole
 
 
+def test_frequencies_on_disk_give_the_same_numbers_to_the_last_bit(monkeypatch):
+    corpus = Corpus([reference for _, reference in PAIRS] * 3)
+    rows, inline = rows_of(Cider("raw"), PAIRS, corpus)
+    monkeypatch.setattr(cider, "INLINE", 10)
+    same, on_disk = rows_of(Cider("raw"), PAIRS, corpus)
+    assert np.array_equal(same, rows)
+    assert inline.counts is None
+    assert (len(on_disk.counts) > 10, on_disk.data) == (True, {"documents": len(corpus.references)})
+
+
+def test_frequencies_on_disk_decide_the_signature(monkeypatch):
+    monkeypatch.setattr(cider, "INLINE", 10)
+    references = [reference for _, reference in PAIRS] * 3
+    fitted = Cider("raw").fit(Corpus(references))
+    assert fitted == Cider("raw").fit(Corpus(references[::-1]))
+    assert fitted.hash != Cider("raw").fit(Corpus([*references[1:], references[-1]])).hash  # as many documents
+
+
 def test_the_context_is_small_json_and_changes_the_signature():
     metric = Cider("raw")
     once = metric.fit(Corpus([f"word{i} only here" for i in range(1000)]))
