@@ -5,9 +5,10 @@
 Two runs are made of invented reports, a small and a large one. Reports are those of benchmarks.score_200k, which have
 few phrases, with 24 words of 8,000 behind them, some seldom, as in any language: 3,200 of them have 244,000 distinct
 n-grams, of which 25,500 occur in two or more; as many findings of IU-Xray have 67,000 and 19,000. The same commands are
-measured on both, in processes of their own, by what the kernel says of the finished process: what a stage needs more for the
-large one is its growth. The large run is killed with SIGKILL `--kills` times at random sizes; of every start after it,
-the seconds until the first new row are taken. Then the run must hold every sample once, with the text of the file.
+measured on both, in processes of their own, by what the kernel says of the finished process: what a stage needs more
+for the large one is its growth. The large run is killed with SIGKILL `--kills` times at random sizes; of every start
+after it, the seconds until the first new row are taken. Then the run must hold every sample once, with the text of the
+file.
 `--labels N`: label F1 on a run of N samples. Making as many phantom studies takes minutes for each command that
 reads them, so 2,000 are made and answered by `cxrbench run`, and its folder is multiplied to N samples under new ids
 before it is scored as any other.
