@@ -175,7 +175,7 @@ def kept_scores(run: RunFolder, scored: Scored, sample_ids: tuple[str, ...], tex
     file = score_file(run, scored)
     if not file.exists():
         return None
-    scores = read_scores(file)
+    scores = read_scores(file, sample_ids)
     if scores.about.get("texts") != texts or scores.sample_ids != sample_ids:
         return None
     if comparable(scores.about.get("signature", "")) != comparable(scored.signature):

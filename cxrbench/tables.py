@@ -9,10 +9,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cxrbench import __version__
 from cxrbench.atomic import replacing
@@ -52,18 +54,6 @@ class Scores:
     sample_ids: tuple[str, ...]
     statistics: Statistics
     about: Mapping[str, Any]
-
-
-def _read(path: Path) -> pyarrow.Table:
-    import pyarrow
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.read_table(path)
-    except FileNotFoundError as error:
-        raise CxrbenchError("a file of the run is missing", where=str(path), code=Exit.INFRASTRUCTURE) from error
-    except (OSError, pyarrow.ArrowException, ValueError) as error:
-        raise CxrbenchError("a file of the run is damaged", where=str(path), code=Exit.INFRASTRUCTURE) from error
 
 
 @contextmanager
@@ -163,7 +153,20 @@ def stored_samples(path: Path) -> Iterator[tuple[Sample, bool]]:
             yield _sample(row, loaded), row["selected"]
 
 
+_TEXTS = ("sample_id", "study_id", "target")
+_TEXTS_OR_NONE = ("patient_id", "key_image", "question")
+_TABLES = ("sections", "subgroups", "labels")
+
+
 def _sample(row: Mapping[str, Any], loaded: Mapping[str, Any]) -> Sample:
+    if not (
+        all(type(row[name]) is str for name in _TEXTS)
+        and all(row[name] is None or type(row[name]) is str for name in _TEXTS_OR_NONE)
+        and all(type(loaded[row[name]]) is dict for name in _TABLES)
+        and all(type(image_id) is str for image_id, _ in loaded[row["images"]])
+        and all(type(option) is str for option in loaded[row["options"]])
+    ):
+        raise TypeError("a value of another kind")
     return Sample(
         sample_id=row["sample_id"],
         study_id=row["study_id"],
@@ -191,15 +194,21 @@ class _Loaded(dict[str, Any]):
 
 def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a table, some at a time."""
+    for batch in _batches(path, ROWS):
+        columns = batch.to_pydict()
+        for cells in zip(*columns.values(), strict=True):
+            yield dict(zip(columns, cells, strict=True))
+
+
+def _batches(path: Path, size: int) -> Iterator[pyarrow.RecordBatch]:
+    """A table in parts of so many rows; one that has no row is a part without rows."""
     import pyarrow
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            for batch in file.iter_batches(batch_size=ROWS):
-                columns = batch.to_pydict()
-                for cells in zip(*columns.values(), strict=True):
-                    yield dict(zip(columns, cells, strict=True))
+            yield pyarrow.RecordBatch.from_pylist([], schema=file.schema_arrow)
+            yield from file.iter_batches(batch_size=size)
     except FileNotFoundError as error:
         raise CxrbenchError("a file of the run is missing", where=str(path), code=Exit.INFRASTRUCTURE) from error
     except (OSError, pyarrow.ArrowInvalid) as error:
@@ -244,30 +253,56 @@ def _score_table(scores: Scores, start: int, stop: int) -> pyarrow.Table:
     )
 
 
-def read_scores(path: Path) -> Scores:
-    """Read what `write_scores` stored.
+def read_scores(path: Path, like: Sequence[str] = ()) -> Scores:
+    """Read what `write_scores` stored. `like` are the sample ids to be expected, which then are not held twice.
 
     Raises:
         CxrbenchError: the file is missing or damaged, or another program wrote it.
     """
     with _as_written(path):
-        return _scores(_read(path))
+        return _scores(_batches(path, 8 * ROWS), _Shared(like))
 
 
-def _scores(table: pyarrow.Table) -> Scores:
-    about = json.loads((table.schema.metadata or {}).get(b"cxrbench", b"{}"))
-    repeats = int(np.max(table["repeat"].to_numpy(), initial=-1)) + 1
-    names = [name for name in table.column_names if name.startswith("s") and name[1:].isdecimal()]
+def _scores(batches: Iterator[pyarrow.RecordBatch], shared: _Shared) -> Scores:
+    first = next(batches)
+    about = json.loads((first.schema.metadata or {}).get(b"cxrbench", b"{}"))
+    names = [name for name in first.schema.names if name.startswith("s") and name[1:].isdecimal()]
     if not names or not isinstance(about, dict):
         raise ValueError("no statistics")
-    flat = np.stack([table[name].to_numpy() for name in names], axis=1) if len(table) else np.zeros((0, len(names)))
-    m = len(table) // max(repeats, 1)
-    return Scores(
-        sample_ids=tuple(table["sample_id"].to_pylist()[:: max(repeats, 1)]),
-        statistics=Statistics(
-            rows=flat.reshape(m, max(repeats, 1), len(names)),
-            status=table["status"].to_numpy().reshape(m, max(repeats, 1)).astype(np.uint8),
-            reasons=tuple(table["reason"].to_pylist()[:: max(repeats, 1)]),
-        ),
-        about=about,
+    ids: list[str] = []
+    reasons: list[str] = []
+    rows, status, repeats = bytearray(), bytearray(), 1
+    for batch in batches:
+        rows += np.stack([_column(batch, name, np.float64) for name in names], axis=1).tobytes()
+        status += _column(batch, "status", np.uint8).tobytes()
+        repeats = max(repeats, int(_column(batch, "repeat", np.int64).max(initial=0)) + 1)
+        ids += map(shared, batch["sample_id"].to_pylist())
+        reasons += batch["reason"].to_pylist()
+    if not all(type(text) is str for text in chain(ids, reasons)):
+        raise TypeError("a value of another kind")
+    statistics = Statistics(
+        np.frombuffer(rows, np.float64).reshape(-1, repeats, len(names)),
+        np.frombuffer(status, np.uint8).reshape(-1, repeats),
+        tuple(reasons[::repeats]),
     )
+    return Scores(tuple(ids[::repeats]), statistics, about)
+
+
+def _column(batch: pyarrow.RecordBatch, name: str, kind: type) -> NDArray[Any]:
+    if batch[name].null_count:
+        raise ValueError("a number is missing")
+    return batch[name].to_numpy(zero_copy_only=False).astype(kind)
+
+
+class _Shared:
+    """Texts as they come, each perhaps several times in a row; those that are expected as the ones that are there."""
+
+    def __init__(self, like: Sequence[str]) -> None:
+        self._like, self._at = like, 0
+
+    def __call__(self, text: str) -> str:
+        for at in (self._at, self._at + 1):
+            if at < len(self._like) and self._like[at] == text:
+                self._at = at
+                return self._like[at]
+        return text

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from cxrbench.atomic import write_atomic
 from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.lock import last_holder
 from cxrbench.metrics.base import Statistics
 from cxrbench.rows import Forcing
-from cxrbench.store import Appender, RunFolder, differences, prediction_row, run_folder
+from cxrbench.store import Appender, RunFolder, differences, find_run, prediction_row, run_folder
 from cxrbench.tables import Scores, read_samples, read_scores, write_samples, write_scores
 from cxrbench.types import BatchTiming, Image, Manifest, Prediction, Sample
 
@@ -235,7 +236,7 @@ def test_two_processes_cannot_write_one_folder(run):
             pass
         assert caught.value.code == Exit.INFRASTRUCTURE
     with run.writing():
-        assert (run.path / "lock").read_text() == f"pid {os.getpid()}"
+        assert last_holder(run.path / "lock").place.pid == os.getpid()
 
 
 def test_a_read_only_place_is_named(tiny_disk):
@@ -290,10 +291,12 @@ def test_statistics_come_back_exactly(tmp_path_factory, m, r, k, seed):
     rows = rng.normal(size=(m, r, k))
     statistics = Statistics(rows, rng.integers(0, 3, (m, r)).astype(np.uint8), tuple("r" * i for i in range(m)))
     file = tmp_path_factory.mktemp("scores") / "x.parquet"
-    write_scores(file, Scores(tuple(f"s{i}" for i in range(m)), statistics, {"signature": "x"}))
-    found = read_scores(file)
+    write_scores(file, Scores(tuple(f"s{i:d}" for i in range(m)), statistics, {"signature": "x"}))
+    ids = tuple(f"s{i}" for i in range(m))
+    found = read_scores(file, ids)
     assert found.about == {"signature": "x"}
-    assert len(found.sample_ids) == m
+    assert found.sample_ids == read_scores(file).sample_ids == read_scores(file, ids[1:]).sample_ids == ids
+    assert all(given is expected for given, expected in zip(found.sample_ids, ids, strict=True))
     if m:
         assert np.array_equal(found.statistics.rows, rows)
         assert np.array_equal(found.statistics.status, statistics.status)
@@ -400,6 +403,14 @@ def test_a_damaged_table_is_named(tmp_path):
         read_samples(tmp_path / "samples.parquet")
     with pytest.raises(CxrbenchError, match="missing"):
         read_samples(tmp_path / "none.parquet")
+
+
+def test_a_table_for_datasets_is_no_run_and_says_what_it_is(tmp_path):
+    with pytest.raises(CxrbenchError, match="there is no run here"):
+        find_run(str(tmp_path))
+    (tmp_path / "dataset_info.json").write_text("{}")
+    with pytest.raises(CxrbenchError, match="a table for the package datasets, not a run"):
+        find_run(str(tmp_path))
 
 
 def test_differences_name_nested_keys():

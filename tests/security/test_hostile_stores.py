@@ -3,10 +3,13 @@
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
 import stat
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks._fuzz_runs import _KEY
@@ -14,17 +17,24 @@ from benchmarks._fuzz_targets import target
 from cxrbench.artifacts import read_picture, read_vectors
 from cxrbench.claims import MOST, Claims
 from cxrbench.cli.options import read_vocabulary
+from cxrbench.counts import Counting
 from cxrbench.data.image_cache import CachedReader, _load
 from cxrbench.errors import CxrbenchError
 from cxrbench.features.base import Pairs, Resources, TextFeature
 from cxrbench.features.store import FILE, FORMAT, Store, row_key
 from cxrbench.judges.store import FILE as JUDGES
 from cxrbench.judges.store import JudgeStore
+from cxrbench.metrics.base import Context, Statistics
 from cxrbench.models.checkpoint import _remembered
 from cxrbench.privacy import MARKER, claim_folder
 from cxrbench.report.reader_study_files import Key, read_responses
+from cxrbench.scores import _read_context, _write_context
+from cxrbench.tables import Scores, read_samples, read_scores, write_samples, write_scores
+from cxrbench.types import Image, Sample
+from tests.commands import cli  # noqa: F401  (a fixture)
 from tests.security.limits import blocked_is_caught, within
 from tests.security.test_hostile_images import png
+from tests.small_task import write_small
 
 
 class Letters(TextFeature):
@@ -290,3 +300,72 @@ def test_a_damaged_memory_of_hashes_is_no_memory(tmp_path):
         (tmp_path / "m.json").write_text(body)
         with within():
             assert _remembered(tmp_path / "m.json") == {}
+
+
+def test_no_file_of_somebody_elses_run_is_waited_for(cli, tmp_path):
+    task = write_small(tmp_path, test=6)
+    assert cli("run", "--model", "always-normal", "--task", task, "--out", "whole", "--replicates", 0)[0] == 0
+    whole = tmp_path / "whole"
+    names = [file.relative_to(whole) for file in whole.rglob("*") if file.is_file()]
+    assert len(names) > 8
+    commands = (("runs", "show", "run"), ("run", "--resume", "run"), ("status", "run"), ("score", "run"))
+    for place, name in enumerate(names):
+        shutil.copytree(whole, tmp_path / "run")
+        (tmp_path / "run" / name).unlink()
+        os.mkfifo(tmp_path / "run" / name)
+        with blocked_is_caught():
+            code, _, err = cli(*commands[place % len(commands)])
+        assert code != 0, name
+        assert "a pipe or a device" in err or "there is no run here" in err, (name, err)
+        shutil.rmtree(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"counts": "../../predictions/0000.jsonl"},
+        {"counts": "0" * 64},
+        {"counts": ["0" * 64]},
+        {"data": {"documents": 1}},
+        {"data": {"documents": float("inf")}},
+        {"hash": "00000000"},
+    ],
+)
+def test_a_context_that_is_another_is_refused(tmp_path, change):
+    made = Counting()
+    made.add(np.array([5, 9], np.uint64), np.array([2, 3]))
+    file = tmp_path / "cider.raw.json"
+    _write_context(file, 1, Context.of({"documents": 4}, made.finish(2)))
+    assert _read_context(file)[1].counts.look_up(np.array([9, 5, 7], np.uint64)).tolist() == [3, 2, 0]
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(CxrbenchError, match="a stored context"):
+        _read_context(file)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("sample_id", b"s1"), ("sample_id", None), ("study_id", 5), ("patient_id", 5.0), ("target", None), ("images", "7"),
+     ("images", "null"), ("images", "[[7, null]]"), ("options", "[7]"),
+     ("labels", "[]"), ("subgroups", '"x"'), ("sections", "null"), ("question", b"x")],
+)  # fmt: skip
+def test_samples_of_somebody_elses_run_have_the_kinds_they_need(tmp_path, column, value):
+    file = tmp_path / "samples.parquet"
+    write_samples(file, [Sample("s1", "s1", "p", "Clear.", images=(Image("i", "", "PA"),))], {"s1"})
+    row = {**pq.read_table(file).to_pylist()[0], column: value}
+    pq.write_table(pyarrow.Table.from_pylist([row]), file)
+    with pytest.raises(CxrbenchError, match="a file of the run is damaged"):
+        read_samples(file)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("sample_id", b"s1"), ("s0", None), ("status", None), ("reason", 5), ("repeat", 2**40)]
+)
+def test_statistics_of_somebody_elses_run_have_the_kinds_they_need(tmp_path, column, value):
+    file = tmp_path / "scores.parquet"
+    statistics = Statistics(np.ones((1, 1, 2)), np.zeros((1, 1), np.uint8), ("",))
+    write_scores(file, Scores(("s1",), statistics, {"signature": "x|v:1"}))
+    table = pq.read_table(file)
+    row = {**table.to_pylist()[0], column: value}
+    pq.write_table(pyarrow.Table.from_pylist([row]).replace_schema_metadata(table.schema.metadata), file)
+    with pytest.raises(CxrbenchError, match="a file of the run is damaged"):
+        read_scores(file)
