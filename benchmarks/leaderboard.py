@@ -76,7 +76,7 @@ def make_summary(task: str, seed: int) -> Summary:
         citation="none", n_full=2347,
     )  # fmt: skip
     question = {"data": "d", "limit": None, "images": None}
-    return Summary(cxrbench="0", task=about, question=question, exchanges=31_200, runs=runs, pairs=pairs)
+    return Summary(cxrbench="0", task=about, question=question, exchanges=31_200, hides={}, runs=runs, pairs=pairs)
 
 
 def in_browser(file: Path) -> tuple[float, float] | None:

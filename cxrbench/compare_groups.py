@@ -9,12 +9,15 @@ from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from cxrbench.compare import Paired, Shared
-from cxrbench.small_cells import hidden_cells, patients_of
+from cxrbench.group_values import NO_SUM
+from cxrbench.small_cells import hidden_on_any, patients_of
 from cxrbench.spec import FEWEST
 from cxrbench.stats import Interval, bootstrap, difference, point
 from cxrbench.stats_tests import holm, paired_randomisation
-from cxrbench.subgroups import Groups, gap_table, groups_of, only
+from cxrbench.subgroups import Groups, gap_table, groups_of, only, rests_on
 from cxrbench.summary import Confidence, number
+
+NO_DIRECTION = "no primary value that has an interval and a better side"
 
 
 def compare_groups(
@@ -26,8 +29,10 @@ def compare_groups(
     minus all other samples) with its interval. `spread`: largest minus smallest value of the groups, per run.
     Intervals are percentile ones: a table of subgroups is for orientation. Only primary values with a direction, of
     metrics that are functions of sums. Cells of fewer than `fewest` patients (by default as the task says, or `FEWEST`)
-    are {hidden: True}, and further ones that would tell of them, of all columns together.
+    are {hidden: True}, and further ones that would tell of them, of all columns together. `groups_left_out`: metrics
+    that are not told by groups, and why.
     """
+    left_out: dict[str, str] = {}
     out: dict[str, Any] = {column: {} for column in columns}
     tested: dict[str, float] = {}
     made = {column: groups_of(paired.samples, column) for column in columns}
@@ -36,9 +41,11 @@ def compare_groups(
         names = [name for name, value in each.metric.values.items() if value.primary and value.interval]
         names = [name for name in names if each.metric.values[name].higher_is_better is not None]
         if not names or not each.metric.additive:
+            left_out[each.metric.key] = NO_SUM if not each.metric.additive else NO_DIRECTION
             continue
         both = {column: {name: mask & each.both for name, mask in groups.items()} for column, groups in made.items()}
-        hidden = hidden_cells(both, each.both, paired.clusters, fewest)
+        parts = [part & each.both for table in (each.one, each.two) for part in rests_on(each.metric, table.rows)]
+        hidden = hidden_on_any(made, [each.both, *parts], paired.clusters, fewest)
         for column, groups in both.items():
             scored = {name: mask for name, mask in groups.items() if mask.any()}
             out[column][each.metric.key] = _of_metric(
@@ -51,7 +58,7 @@ def compare_groups(
     for where, body in _cells(out):
         if not body["hidden"]:
             body["p_holm"] = number(adjusted.get("\0".join(where), float("nan")))
-    return {"groups": out, "group_tests": len(tested), "fewest": fewest}
+    return {"groups": out, "groups_left_out": left_out, "group_tests": len(tested), "fewest": fewest}
 
 
 def _fewest(paired: Paired) -> int:

@@ -12,7 +12,8 @@ from dataclasses import asdict
 from typing import Any
 
 from cxrbench import __version__
-from cxrbench.gate import Finding, Gate
+from cxrbench.gate import Gate
+from cxrbench.gate_metrics import Finding
 
 SUMMARY_LIMIT = 1_000_000
 """Bytes of Markdown: GitHub drops a step summary of more than 1 MiB whole."""

@@ -17,10 +17,10 @@ from cxrbench.data.grouping import VERBOSITY, band, band_names, named_groups
 from cxrbench.data.samples import UNKNOWN, clusters_of
 from cxrbench.errors import CxrbenchError
 from cxrbench.scoring import Scored
-from cxrbench.small_cells import hidden_cells, patients_of
+from cxrbench.small_cells import hidden_on_any, patients_of
 from cxrbench.spec import FEWEST, NO_GROUPS, GroupsPart
 from cxrbench.stats import Interval, Table, bootstrap, point
-from cxrbench.subgroups import Groups, gap_table, groups_of, only
+from cxrbench.subgroups import Groups, gap_table, groups_of, only, rests_on
 from cxrbench.summary import Confidence, number
 from cxrbench.types import Sample
 
@@ -37,6 +37,19 @@ def told(scored: Scored) -> list[str]:
     if scored.statistics is None or not scored.metric.additive:
         return []
     return [name for name, value in scored.metric.values.items() if value.primary and value.interval]
+
+
+NO_SUM = "no function of sums over samples"
+NO_PRIMARY = "no primary value that has an interval"
+
+
+def not_told(found: Sequence[Scored]) -> dict[str, str]:
+    """Scored metrics that are left out of tables of groups, and why."""
+    return {
+        each.metric.key: NO_PRIMARY if each.metric.additive else NO_SUM
+        for each in found
+        if each.statistics is not None and not told(each)
+    }
 
 
 def columns_of_task(samples: Sequence[Sample], found: Sequence[Scored], part: GroupsPart) -> dict[str, Groups]:
@@ -80,13 +93,17 @@ def group_tables(
     against: Mapping[str, str],
     fewest: int,
 ) -> dict[str, Any]:
-    """`group_values` with how it was made: {ci_level, replicates, against, fewest, groups}."""
+    """`group_values` with how it was made: {ci_level, replicates, against, fewest, left_out, groups}.
+
+    `left_out`: metrics that are not told by groups, and why.
+    """
     made = replace(confidence, replicates=min(confidence.replicates, ORIENTING))
     return {
         "ci_level": made.level if made.replicates else None,
         "replicates": made.replicates,
         "against": dict(against),
         "fewest": fewest,
+        "left_out": not_told(found),
         "groups": group_values(samples, found, columns, made, against=against, fewest=fewest),
     }
 
@@ -148,9 +165,10 @@ def _of_metric(
     fewest: int,
 ) -> dict[str, Any]:
     """Column -> value -> groups and spread, of one metric; hidden cells are those of all columns together."""
-    table = Table(scored.rows(), scored.metric)
+    rows = scored.rows()
+    table = Table(rows, scored.metric)
+    hidden = hidden_on_any(columns, rests_on(scored.metric, rows), clusters, fewest)
     held = {c: {name: mask & table.scored for name, mask in groups.items()} for c, groups in columns.items()}
-    hidden = hidden_cells(held, table.scored, clusters, fewest)
     return {
         column: _of_column(scored, table, groups, hidden[column], clusters, confidence, against.get(column), fewest)
         for column, groups in held.items()

@@ -22,6 +22,7 @@ from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.features.base import device_kind
 from cxrbench.features.weights import fits
 from cxrbench.judges.ask import PENDING
+from cxrbench.metrics import base
 from cxrbench.metrics.base import (
     ALONE,
     FAILED,
@@ -35,6 +36,7 @@ from cxrbench.metrics.base import (
     Pairs,
     Resources,
     Statistics,
+    as_bytes,
 )
 from cxrbench.types import FAILURES, Prediction, Sample
 from cxrbench.verified import scored_on
@@ -325,10 +327,6 @@ def _statistics(
     return scored.metric.statistics(chunk, features, scored.context)
 
 
-LARGE = 64 << 20
-"""Bytes of statistics from which on whole numbers are kept in a byte each, where they fit."""
-
-
 class _Filled:
     """Statistics of all samples, filled chunk by chunk; who is not scored is zero, skipped, with its reason.
 
@@ -343,7 +341,7 @@ class _Filled:
     def put(self, places: Sequence[int], part: Statistics) -> None:
         """Add the rows of the samples at some places."""
         shape = (len(self._reasons), *part.rows.shape[1:])
-        small = _as_bytes(part.rows) if 8 * int(np.prod(shape)) > LARGE else None
+        small = as_bytes(part.rows) if 8 * int(np.prod(shape)) > base.LARGE else None
         if self._rows is None or self._status is None:
             self._rows = np.zeros(shape, np.float64 if small is None else np.uint8)
             self._status = np.full((len(self._reasons), part.status.shape[1]), SKIPPED, np.uint8)
@@ -359,11 +357,3 @@ class _Filled:
         assert self._rows is not None, "there is always a chunk, if an empty one"
         assert self._status is not None
         return Statistics(self._rows, self._status, tuple(self._reasons))  # type: ignore[arg-type]  # see Statistics
-
-
-def _as_bytes(rows: Floats) -> NDArray[np.uint8] | None:
-    """The same numbers as bytes; None where they are others."""
-    if rows.size and not (rows.min() >= 0 and rows.max() <= np.iinfo(np.uint8).max):
-        return None
-    small = rows.astype(np.uint8)
-    return small if np.array_equal(small, rows) else None

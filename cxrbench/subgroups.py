@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cxrbench.data.samples import UNKNOWN
 from cxrbench.errors import CxrbenchError, suggest
+from cxrbench.metrics.base import Metric
 from cxrbench.stats_tables import Floats, Table, Valued, Values
 from cxrbench.types import Sample
 
@@ -80,10 +81,11 @@ def columns_of(samples: Sequence[Sample]) -> list[str]:
 def _column(samples: Sequence[Sample], column: str) -> Groups:
     known = columns_of(samples)
     if column not in known:
+        more = "a task with variants (demo-robustness, say), or " if column == "variant" else ""
         raise CxrbenchError(
             f"the samples have no column {column!r}{suggest(column, known)}",
             where=f"--by {column}",
-            fix=f"one of: {', '.join(known)}",
+            fix=f"{more}one of: {', '.join(known)}",
         )
     members: dict[str, list[bool]] = {}
     values = [sample.subgroups.get(column, UNKNOWN) for sample in samples]
@@ -113,6 +115,19 @@ def _thirds(samples: Sequence[Sample]) -> Groups:
         if low <= high
     }
     return {name: mask for name, mask in groups.items() if mask.any()}
+
+
+def rests_on(metric: Metric, rows: Floats) -> list[Mask]:
+    """Which samples the primary values of a metric rest on: those scored, and the parts that some of them count.
+
+    Args:
+        metric: of which a value may rest on a part of the scored samples (`Value.counted_by`: open questions, say).
+        rows: (n, k) statistics of n samples.
+    """
+    scored = Table(rows, metric).scored
+    counters = sorted({value.counted_by for value in metric.values.values() if value.primary and value.counted_by})
+    counts = metric.value(rows) if counters else {}
+    return [scored, *(scored & (counts[name] > 0) for name in counters)]
 
 
 def only(table: Table, mask: Mask) -> Table:

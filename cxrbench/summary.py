@@ -113,7 +113,9 @@ def distinct_entry(samples: Sequence[Sample], predictions: Mapping[str, Predicti
 
 def _distinct(hashes: bytearray) -> int:
     """How many different hashes of `_words_hash` stand in a row."""
-    return len(np.unique(np.frombuffer(hashes, f"S{_HASH}")))
+    found = np.frombuffer(hashes, f"S{_HASH}")
+    found.sort()  # in place: there may be hundreds of thousands
+    return len(found) and 1 + int(np.count_nonzero(found[1:] != found[:-1]))
 
 
 _HASH = 16
@@ -200,12 +202,16 @@ def measured_entry(manifest: Manifest, batches: Sequence[BatchTiming]) -> dict[s
         found = ([str(part[key]) for key in keys if key in part][:1] for part in manifest.circumstances)
         return ", ".join(dict.fromkeys(value for values in found for value in values))
 
+    worlds = [str(each) for each in dict.fromkeys(part.get("world", 1) for part in manifest.circumstances)]
+    several = bool(set(worlds) - {"1"})
     made = {
-        "scope": "end to end: first image read to last text written; engine_reports_per_s without reading",
+        "scope": "end to end: first image read to last text written; engine_reports_per_s without reading"
+        + (", per worker" if several else ""),
         "engine": str(model.get("engine", "")),
         "dtype": str(model.get("dtype", "")),
         "device": over("gpu", "device"),
         "cpus": over("cpus"),
+        "workers": ", ".join(worlds) if several else "",
         "batch": str(manifest.batch_size),
         "slots": " to ".join(str(each) for each in dict.fromkeys((*slots[:1], *slots[-1:]))),
         "readers": over("readers"),
@@ -257,9 +263,9 @@ def speed_entry(
 
     reports_per_s = reports / wall time of the measured windows, a window running from the first image read of a
     segment to the last text decoded in it; reports of a batch without a time do not count. Latencies are per sample,
-    as the model measured them. engine_reports_per_s = reports / wall time of the batches. Stage times are wall seconds
-    of all batches together (encode, prefill, decode), or means per sample (image_read, preprocess). `measured` says how
-    (`measured_entry`).
+    as the model measured them. engine_reports_per_s = reports / wall time of the batches, so where several workers
+    answered beside each other it is the rate of one of them. Stage times are wall seconds of all batches together
+    (encode, prefill, decode), or means per sample (image_read, preprocess). `measured` says how (`measured_entry`).
     """
     windows: dict[int, float] = {}
     # A batch none of whose rows is there (a file that was cut) lends no time to the rows of the others.
@@ -356,6 +362,11 @@ def summarise(
         "required": [each.metric.key for each in results if each.required],
         "slices": slice_entries(samples, results, slices, confidence, progress),
     }
+
+
+def scored_of(summary: Mapping[str, Any]) -> dict[str, int]:
+    """How many samples each metric scored: fewer than were answered where it failed, or does not tell of some."""
+    return {key: int(next(iter(values.values()))["n"]) for key, values in summary["metrics"].items() if values}
 
 
 def unanswered(summary: Mapping[str, Any]) -> list[str]:

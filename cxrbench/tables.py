@@ -20,6 +20,7 @@ from cxrbench import __version__
 from cxrbench.atomic import replacing
 from cxrbench.data.samples import growing
 from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.metrics import base
 from cxrbench.metrics.base import Floats, Statistics
 from cxrbench.spool import Ids, blocks
 from cxrbench.store import canonical
@@ -280,8 +281,10 @@ def _scores(batches: Iterator[pyarrow.RecordBatch], shared: _Shared) -> Scores:
         reasons += batch["reason"].to_pylist()
     if not all(type(text) is str for text in chain(ids, reasons)):
         raise TypeError("a value of another kind")
+    found = np.frombuffer(rows, np.float64).reshape(-1, repeats, len(names))
+    small = base.as_bytes(found) if len(rows) > base.LARGE else None
     statistics = Statistics(
-        np.frombuffer(rows, np.float64).reshape(-1, repeats, len(names)),
+        found if small is None else small,  # type: ignore[arg-type]  # see Statistics
         np.frombuffer(status, np.uint8).reshape(-1, repeats),
         tuple(reasons[::repeats]),
     )
@@ -291,7 +294,8 @@ def _scores(batches: Iterator[pyarrow.RecordBatch], shared: _Shared) -> Scores:
 def _column(batch: pyarrow.RecordBatch, name: str, kind: type) -> NDArray[Any]:
     if batch[name].null_count:
         raise ValueError("a number is missing")
-    return batch[name].to_numpy(zero_copy_only=False).astype(kind)
+    made: NDArray[Any] = batch[name].to_numpy(zero_copy_only=False).astype(kind)
+    return made
 
 
 class _Shared:

@@ -54,8 +54,8 @@ def run(number, model, values=None, **changes):
     return Run(**(body | changes))
 
 
-def summary(runs, *, p=0.001, access="open", task="demo-findings", data="d1", pairs=True):
-    """Runs of one task, every two tested with one p (or one by (a, b) of their ids)."""
+def summary(runs, *, p=0.001, access="open", task="demo-findings", data="d1", pairs=True, hides=()):
+    """Runs of one task, every two tested with one p (or one by (a, b) of their ids); `hides` None: an old summary."""
     found = []
     for a, b in combinations(runs, 2) if pairs else ():
         values = {}
@@ -73,6 +73,7 @@ def summary(runs, *, p=0.001, access="open", task="demo-findings", data="d1", pa
         ),
         question={"data": data, "limit": None, "images": None},
         exchanges=10_000,
+        hides=None if hides is None else dict(hides),
         runs=tuple(runs),
         pairs=tuple(found),
     )  # fmt: skip

@@ -10,8 +10,9 @@ import pytest
 
 from cxrbench import gate as gate_module
 from cxrbench.errors import CxrbenchError, Exit
-from cxrbench.gate import Finding, check, decide
+from cxrbench.gate import check
 from cxrbench.gate_evidence import reordered
+from cxrbench.gate_metrics import Finding, decide
 from cxrbench.gate_policy import Check, LengthGuard, MemoryGuard, Policy, SpeedGuard
 from tests.gate_runs import LABELS, LENGTH, ROUGE, changed, column, evidence
 

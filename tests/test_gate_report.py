@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from cxrbench.gate import Finding, Gate, check, refused
+from cxrbench.gate import Gate, check, refused
+from cxrbench.gate_metrics import Finding
 from cxrbench.gate_policy import Check, LengthGuard, MemoryGuard, Policy
 from cxrbench.gate_report import as_json, junit, markdown, workflow_commands
 from cxrbench.types import Verdict

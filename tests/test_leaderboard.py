@@ -16,9 +16,10 @@ from cxrbench.features import bertscore, chexbert, radgraph
 from cxrbench.gate_evidence import read_baseline
 from cxrbench.report.aggregate import FEW, Group, read_summary_file, suppress, write_summary
 from cxrbench.report.board_spec import Source, find_board, shipped_boards
-from cxrbench.report.gather import fewest_behind
+from cxrbench.report.gather_slices import fewest_behind
 from cxrbench.report.leaderboard import _run_folders, make_board, visible
-from cxrbench.report.leaderboard_page import board_data, html
+from cxrbench.report.leaderboard_data import board_data
+from cxrbench.report.leaderboard_page import html
 from cxrbench.report.page import data_json
 from cxrbench.report.publication import publish
 from cxrbench.report.published import published_files, read_published

@@ -263,7 +263,8 @@ def test_the_demo_is_clearly_above_chance_and_above_wording_alone():
 def test_the_board_of_questions_speaks_of_answers_and_leaves_empty_columns_out():
     from cxrbench.report.board_spec import find_board
     from cxrbench.report.leaderboard import make_board
-    from cxrbench.report.leaderboard_page import board_data, html
+    from cxrbench.report.leaderboard_data import board_data
+    from cxrbench.report.leaderboard_page import html
 
     made = make_board(*find_board("questions"), "public")
     page = html(made)

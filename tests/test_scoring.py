@@ -5,6 +5,7 @@ import pytest
 
 import cxrbench.scoring as scoring
 from cxrbench.errors import CxrbenchError
+from cxrbench.metrics import base
 from cxrbench.metrics.base import SCORED, SKIPPED, Corpus, Metric, Statistics, Value
 from cxrbench.scoring import choose, score, texts_hash
 from cxrbench.summary import Confidence, incomplete, summarise
@@ -82,7 +83,7 @@ def test_whole_numbers_in_bytes_come_to_the_same(monkeypatch, last, kept):
     metric.last = last
 
     def both(large):
-        monkeypatch.setattr(scoring, "LARGE", large)
+        monkeypatch.setattr(base, "LARGE", large)
         monkeypatch.setattr(scoring, "CHUNK", 8)
         names = ("bleu:raw", "length", "distinct")
         chosen = [*choose(names, (), ()), scoring.Chosen(metric, True)]
@@ -104,13 +105,15 @@ def test_whole_numbers_in_bytes_come_to_the_same(monkeypatch, last, kept):
 def test_bytes_are_stored_as_the_numbers_they_are(monkeypatch, tmp_path):
     from cxrbench.tables import Scores, read_scores, write_scores
 
-    monkeypatch.setattr(scoring, "LARGE", 0)
+    monkeypatch.setattr(base, "LARGE", 0)
     (found,) = scored(*world(30), names=("length",))
     assert found.statistics.rows.dtype == np.uint8
     write_scores(tmp_path / "a.parquet", Scores(found.sample_ids, found.statistics, {"signature": "s"}))
-    back = read_scores(tmp_path / "a.parquet").statistics.rows
-    assert back.dtype == np.float64
-    assert np.array_equal(back, found.statistics.rows)
+    for large, kept in ((0, np.uint8), (1 << 30, np.float64)):
+        monkeypatch.setattr(base, "LARGE", large)
+        back = read_scores(tmp_path / "a.parquet").statistics.rows
+        assert back.dtype == kept
+        assert np.array_equal(back, found.statistics.rows)
 
 
 def test_nothing_to_score_is_no_crash():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxrbench.small_cells import hidden_cells, patients_of
+from cxrbench.small_cells import hidden_cells, hidden_on_any, patients_of
 
 
 def masks(**sizes):
@@ -120,3 +120,23 @@ def test_nothing_is_hidden_that_need_not_be(fewest):
     other = {"x": groups["a"] | groups["b"], "y": groups["c"]}
     found = hidden_cells({"c": groups, "o": other}, np.ones(120, bool), [str(n) for n in range(120)], fewest)
     assert found == {"c": frozenset(), "o": frozenset()}
+
+
+def test_a_cell_is_hidden_as_a_whole_where_one_of_its_numbers_rests_on_few():
+    groups = masks(a=40, b=30, c=30)
+    everybody, part = np.ones(100, bool), np.ones(100, bool)
+    part[5:40] = False  # five of a
+    ids = [str(n) for n in range(100)]
+    assert hidden_on_any({"c": groups}, [everybody], ids, 10) == {"c": frozenset()}
+    assert hidden_on_any({"c": groups}, [everybody, part], ids, 10) == {"c": frozenset("ab")}
+    assert hidden_on_any({"c": groups}, [everybody, np.zeros(100, bool)], ids, 10) == {"c": frozenset()}
+
+
+def test_numbers_of_patients_do_not_count_a_hidden_group_either():
+    """Everybody of a and b has a first visit among these, and 34 patients less the 30 of a are the four of b."""
+    race = {name: np.repeat(mask, 2) for name, mask in masks(a=30, b=4, c=20).items()}
+    first = np.tile([True, False], 54) & (race["a"] | race["b"])
+    columns = {"race": race, "visit": {"first of a and b": first, "other": ~first}}
+    everybody, ids = np.ones(108, bool), [str(n // 2) for n in range(108)]
+    assert hidden_cells(columns, everybody, ids, 10) == {"race": frozenset("bc"), "visit": frozenset()}
+    assert hidden_on_any(columns, [everybody], ids, 10) == {"race": frozenset("abc"), "visit": frozenset()}

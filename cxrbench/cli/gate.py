@@ -16,8 +16,9 @@ from cxrbench.types import CLUSTERS
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from cxrbench.gate import Finding, Gate
+    from cxrbench.gate import Gate
     from cxrbench.gate_evidence import Evidence
+    from cxrbench.gate_metrics import Finding
     from cxrbench.gate_plan import Chances, Plan
     from cxrbench.gate_policy import Policy
 
@@ -26,7 +27,7 @@ app = typer.Typer(
 )
 
 Against = Annotated[
-    str, typer.Option("--baseline", help="A baseline file, a run folder, or the name of a shipped one (demo-findings).")
+    str, typer.Option("--baseline", help="A baseline file, a run folder, or a shipped one: demo-findings.")
 ]
 PolicyFile = Annotated[
     Path | None,
@@ -115,7 +116,7 @@ def baseline(
         bool, typer.Option("--public", help="Let everybody read the file; refused for credentialed data.")
     ] = False,
 ) -> None:
-    """Write the statistics of a run, without text and with hashed ids, as a file that later runs are held against.
+    """Write what later runs are held against: statistics, no text, hashed ids.
 
     cxrbench gate baseline RUN -o baseline.parquet
     """

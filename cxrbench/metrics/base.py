@@ -104,6 +104,18 @@ class Statistics:
         return cls(rows[:, None, :], np.zeros((len(rows), 1), np.uint8), ("",) * len(rows))
 
 
+LARGE = 16 << 20
+"""Bytes of statistics from which on whole numbers are kept in a byte each, where they fit."""
+
+
+def as_bytes(rows: Floats) -> NDArray[np.uint8] | None:
+    """The same numbers as bytes; None where they are others."""
+    if rows.size and not (rows.min() >= 0 and rows.max() <= np.iinfo(np.uint8).max):
+        return None
+    small = rows.astype(np.uint8)
+    return small if np.array_equal(small, rows) else None
+
+
 @dataclass(frozen=True, slots=True)
 class Value:
     """What one published number of a metric is. `bounds` are (low, high), None where unbounded.

@@ -2,14 +2,14 @@
 
 Values with intervals, subgroups, speeds, and the paired tests of every two runs, so that a board can rank them without
 the run folders. Nothing in it is about a single sample. What `suppress` returns may be published: subgroup cells of
-fewer than 10 patients are gone, and so is what would give them away by subtraction.
+fewer than 10 patients are gone, and so is what would give them away by subtraction, over all columns together.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -119,7 +119,11 @@ class Task(_Part):
 
 
 class Summary(_Part):
-    """An aggregate summary. `question`: data fingerprint, limit and image rules, equal for all runs in it."""
+    """An aggregate summary. `question`: data fingerprint, limit and image rules, equal for all runs in it.
+
+    `hides`: column -> groups that `suppress` takes out. It was known where the patients were; None: it no longer is (a
+    public summary has nothing left to hide) or never was (an older cxrbench made it).
+    """
 
     format: Literal[1] = 1
     what: Literal["cxrbench leaderboard summary"] = WHAT
@@ -128,15 +132,21 @@ class Summary(_Part):
     task: Task
     question: dict[str, Any]
     exchanges: int
+    hides: dict[str, tuple[str, ...]] | None = None
     runs: tuple[Run, ...]
     pairs: tuple[Paired, ...] = ()
 
 
-def suppress(summary: Summary) -> Summary:
+def suppress(summary: Summary, beside: Iterable[Summary] = ()) -> Summary:
     """The summary as it may be published.
 
+    Args:
+        summary: to be published.
+        beside: what is shown with it, of the same samples: what one of them hides, no other may show.
+
     Raises:
-        CxrbenchError: a run of credentialed data rests on fewer than 10 patients.
+        CxrbenchError: a run of credentialed data rests on fewer than 10 patients, or a summary that is not public does
+            not say what has to be hidden.
     """
     for run in summary.runs:
         if summary.task.access == "credentialed" and run.clusters < FEW:
@@ -146,11 +156,7 @@ def suppress(summary: Summary) -> Summary:
                 where=f"{summary.task.name}, {run.model}",
                 fix="--private, for a file that stays with the data",
             )
-    # Runs of one summary share their samples: what one of them hides, no other may show.
-    hidden: dict[str, set[str]] = defaultdict(set)
-    for run in summary.runs:
-        for name, groups in run.slices.items():
-            hidden[name] |= _hidden(groups)
+    hidden = _hidden((summary, *beside))
     runs = tuple(
         run.model_copy(
             update={
@@ -160,18 +166,48 @@ def suppress(summary: Summary) -> Summary:
         )
         for run in summary.runs
     )
-    return summary.model_copy(update={"runs": runs, "public": True})
+    return summary.model_copy(update={"runs": runs, "public": True, "hides": None})
 
 
-def _hidden(groups: Mapping[str, Group]) -> set[str]:
-    """Small cells, and further ones until what is hidden cannot be had by subtracting the rest from the whole.
+def _hidden(summaries: Iterable[Summary]) -> dict[str, set[str]]:
+    """Column -> groups that are hidden: what each summary says, and what a look at each column alone asks for.
 
-    Together they must hold ten patients. Groups may share patients (views, ages at two studies), so only the largest
-    of them counts: patients of several cells may be the same ones. Cells that were hidden before stay hidden, and were
-    hidden by this rule.
+    Runs of these summaries share their samples: what one of them hides, no other may show.
     """
-    hidden = {name for name, group in groups.items() if group.clusters is None}
-    known = sorted((group.clusters, name) for name, group in groups.items() if group.clusters is not None)
+    told: dict[str, set[str]] = defaultdict(set)
+    columns: list[tuple[str, Mapping[str, Group]]] = []
+    for summary in summaries:
+        columns += [each for run in summary.runs for each in run.slices.items()]
+        for name, groups in _said(summary).items():
+            told[name] |= set(groups)
+    hidden = defaultdict(set, {name: set(groups) for name, groups in told.items()})
+    for name, cells in columns:
+        hidden[name] |= _alone(cells, told[name])
+    return hidden
+
+
+def _said(summary: Summary) -> Mapping[str, Sequence[str]]:
+    if summary.hides is not None or summary.public or not any(run.slices for run in summary.runs):
+        return summary.hides or {}
+    raise CxrbenchError(
+        "the private summary does not say which cells a public page has to hide: an older cxrbench made it",
+        where=f"{summary.task.name}, {', '.join(run.model for run in summary.runs)}",
+        fix="make it again: cxrbench leaderboard summarize RUN ... -o FILE",
+    )
+
+
+def _alone(groups: Mapping[str, Group], told: Container[str]) -> set[str]:
+    """What one column asks for by its numbers alone, which is all that an older public summary was looked at for.
+
+    Small cells, and further ones until what is hidden cannot be had by subtracting the rest from the whole. Together
+    they must hold ten patients. Groups may share patients (views, ages at two studies), so only the largest of them
+    counts: patients of several cells may be the same ones. Cells that are hidden already, in `told` or because they
+    are gone, were hidden by this rule or by that over all columns.
+    """
+    hidden = {name for name, group in groups.items() if group.clusters is None or name in told}
+    known = sorted(
+        (group.clusters, name) for name, group in groups.items() if group.clusters is not None and name not in hidden
+    )
     taken = FEW if hidden else 0
     for count, name in known:
         if count >= FEW and (not hidden or (len(hidden) > 1 and taken >= FEW)):
@@ -185,10 +221,15 @@ def _without(groups: Mapping[str, Group], hidden: Container[str]) -> dict[str, G
     return {name: Group(n=None, clusters=None) if name in hidden else group for name, group in groups.items()}
 
 
+def summary_bytes(summary: Summary) -> bytes:
+    """A summary as it stands in its file: one line of JSON."""
+    body = summary.model_dump(mode="json", exclude={"hides"} if summary.hides is None else None)
+    return (json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n").encode()
+
+
 def write_summary(summary: Summary, file: Path) -> None:
     """Write a summary; a public one may be read by everybody, another by its owner alone."""
-    body = summary.model_dump(mode="json")
-    write_atomic(file, (json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n").encode())
+    write_atomic(file, summary_bytes(summary))
     if summary.public:
         file.chmod(0o644)
 

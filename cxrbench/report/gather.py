@@ -10,21 +10,15 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cxrbench import __version__
 from cxrbench.compare import SHARED, compare_pair, pair_runs
-from cxrbench.data.samples import UNKNOWN, clusters_of
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.metrics.base import comparable
-from cxrbench.report.aggregate import Cell, Group, Paired, Run, Summary, Task, Triple
-from cxrbench.scores import is_dummy, load_scores, read_summary
-from cxrbench.stats import Table, bootstrap
+from cxrbench.report.aggregate import Cell, Group, Paired, Run, Summary, Task
+from cxrbench.report.gather_slices import hidden_of, slices_of
+from cxrbench.scores import is_dummy, read_summary
 from cxrbench.store import RunFolder, differences, identity_hash
-from cxrbench.subgroups import gap_table, groups_of
-from cxrbench.summary import Confidence, number, unanswered
-from cxrbench.tables import read_samples
+from cxrbench.summary import Confidence, unanswered
 from cxrbench.types import Manifest
 
 Progress = Callable[[str, int, int], None]
@@ -61,10 +55,11 @@ def gather(runs: Sequence[RunFolder], confidence: Confidence, progress: Progress
     ids = [identity_hash(manifest.identity) for manifest in manifests]
     if len(set(ids)) < len(ids):
         raise CxrbenchError("one run is named twice", where=", ".join(str(run.path) for run in runs))
-    entries = []
+    entries, sliced = [], []
     for at, (run, manifest) in enumerate(zip(runs, manifests, strict=True)):
         progress("runs", at, len(runs))
-        entries.append(_entry(run, manifest, confidence))
+        sliced.append(slices_of(run, read_summary(run), confidence))
+        entries.append(_entry(run, manifest, sliced[-1].cells))
     by_id = dict(zip(ids, runs, strict=True))
     testable = [(a, b) for a, b in combinations(entries, 2) if _testable(a, b)]
     exchanges = max(confidence.replicates, 40 * len(testable))
@@ -77,6 +72,7 @@ def gather(runs: Sequence[RunFolder], confidence: Confidence, progress: Progress
         task=_task(first),
         question={key: first.identity.get(key) for key in QUESTION},
         exchanges=exchanges,
+        hides=hidden_of(sliced),
         runs=tuple(entries),
         pairs=tuple(pairs),
     )
@@ -123,7 +119,7 @@ def _task(manifest: Manifest) -> Task:
     )
 
 
-def _entry(run: RunFolder, manifest: Manifest, confidence: Confidence) -> Run:
+def _entry(run: RunFolder, manifest: Manifest, slices: dict[str, dict[str, Group]]) -> Run:
     summary = read_summary(run)
     identity = manifest.identity
     speed = summary.get("speed", {})
@@ -143,7 +139,7 @@ def _entry(run: RunFolder, manifest: Manifest, confidence: Confidence) -> Run:
         distinct={} if summary.get("kind") == "choice" else summary["distinct"],  # options say nothing of a model
         values=_cells(summary),
         not_scored={key: why["reason"] for key, why in summary["not_scored"].items()},
-        slices=_slices(run, summary, confidence),
+        slices=slices,
         speed={key: float(speed[key]) for key in REPORTED_SPEED if speed.get(key) is not None},
         machine={
             key: str(value)
@@ -197,62 +193,6 @@ def _cells(summary: Mapping[str, Any]) -> dict[str, Cell]:
         for key, values in summary["metrics"].items()
         for name, body in values.items()
     }
-
-
-def _slices(run: RunFolder, summary: Mapping[str, Any], confidence: Confidence) -> dict[str, dict[str, Group]]:
-    """Subgroups the task tabulates: values as scored, and the gap of each group to all others with its interval."""
-    samples = read_samples(run.samples_file).chosen
-    clusters = clusters_of(samples)
-    scored = load_scores(run)
-    tables = {each.metric.key: each for each in scored if each.metric.additive}
-    told = [Table(each.rows(), each.metric).scored for each in scored]
-    out: dict[str, dict[str, Group]] = {}
-    for name, groups in summary["slices"].items():
-        if set(groups) <= {UNKNOWN}:
-            continue
-        members = groups_of(samples, name)
-        gaps = {
-            f"{key}\0{group}": gap_table(Table(each.rows(), each.metric), mask)
-            for key, each in tables.items()
-            if any(value.primary and value.interval for value in each.metric.values.values())
-            for group, mask in members.items()
-            if not mask.all()
-        }
-        found: Mapping[str, Any] = {}
-        if gaps and confidence.replicates:
-            # A tenth of the replicates, as for the values: a table of subgroups is for orientation.
-            found = bootstrap(
-                gaps, clusters, method="percentile", level=confidence.level,
-                replicates=max(100, confidence.replicates // 10), seed=confidence.seed,
-            )  # fmt: skip
-        out[name] = {
-            group: _group(body, group, found, fewest_behind(told, members[group], clusters))
-            for group, body in groups.items()
-        }
-    return out
-
-
-def fewest_behind(told: Sequence[NDArray[np.bool_]], group: NDArray[np.bool_], clusters: Sequence[str]) -> int:
-    """The fewest patients that a value of a group rests on: of many in it, a metric may have scored few.
-
-    `told`: per metric, which samples it scored; one that scored nobody of the group tells nothing of it.
-    """
-    patients = np.unique(clusters, return_inverse=True)[1]
-    masks = [group & scored for scored in told if (group & scored).any()]
-    return min(int(np.count_nonzero(np.bincount(patients[mask]))) for mask in (group, *masks))
-
-
-def _group(body: Mapping[str, Any], group: str, gaps: Mapping[str, Any], patients: int) -> Group:
-    values: dict[str, Triple] = {}
-    differences_: dict[str, Triple] = {}
-    for key, metric in body["metrics"].items():
-        for name, value in metric.items():
-            column = f"{key}/{name}"
-            values[column] = (value["value"], *(value["ci"] or (None, None)))
-            gap = gaps.get(f"{key}\0{group}", {}).get(name)
-            if gap is not None:
-                differences_[column] = (number(gap.value), gap.low, gap.high)
-    return Group(n=body["n"], clusters=patients, values=values, gaps=differences_)
 
 
 def _shared_metrics(a: Run, b: Run) -> list[str]:

@@ -116,7 +116,7 @@ def _task(
     summaries, names, left_out = _read(part, file, confidence, progress)
     _one_question(part, summaries, where)
     if mode == "public":
-        summaries = [suppress(each) for each in summaries]
+        summaries = [suppress(each, summaries) for each in summaries]
     runs = [run for each in summaries for run in each.runs]
     entries = tuple(_entries(spec, runs, names, where))
     columns = tuple(_columns(part, entries, where))

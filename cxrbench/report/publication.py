@@ -7,14 +7,13 @@ would publish passes one guard.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from cxrbench.atomic import write_atomic
 from cxrbench.errors import CxrbenchError
 from cxrbench.gate_evidence import read_baseline, refuse_public
-from cxrbench.report.aggregate import suppress
+from cxrbench.report.aggregate import summary_bytes, suppress
 from cxrbench.report.leaderboard import Board
 from cxrbench.report.leaderboard_page import html
 
@@ -37,8 +36,7 @@ def publish(folder: Path, board: Board, beside: Sequence[Path] = ()) -> list[str
     for task in board.tasks:
         for at, summary in enumerate(task.summaries):
             name = f"summaries/{task.part.task}{f'-{at + 1}' if at else ''}.json"
-            body = suppress(summary).model_dump(mode="json")
-            files[name] = (json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n").encode()
+            files[name] = summary_bytes(suppress(summary, task.summaries))
     for file in beside:
         refuse_public(read_baseline(file), str(file))
         if f"baselines/{file.name}" in files:
