@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, forced to disk, then renamed.
+"""Files and folders that are whole or not there: written beside their place, forced to disk, then renamed.
 
 Touches errors and privacy.
 """
@@ -9,6 +9,7 @@ import errno
 import glob
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,6 +40,36 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def look_again(*folders: Path) -> None:
+    """Have a network file system ask for the names in folders: others may have made or removed some.
+
+    Opening a folder asks. Looking for a name does not, for half a minute, where it was there or missing before.
+    """
+    for folder in folders:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+
+_LOCAL = frozenset(["btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "tmpfs", "xfs", "zfs"])
+"""File systems that one machine alone writes."""
+
+
+def on_local_disk(path: Path) -> bool:
+    """Whether processes of one machine alone see a file; where the system does not tell, it is taken for so."""
+    try:
+        device = path.stat().st_dev
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return True
+    # Each line: number, parent, major:minor, ..., " - ", the kind of file system, ...
+    found = [line.partition(" - ")[2].split()[0] for line in mounts if line.split()[2] == _numbers(device)]
+    return not found or found[-1] in _LOCAL
+
+
+def _numbers(device: int) -> str:
+    return f"{os.major(device)}:{os.minor(device)}"
 
 
 @contextmanager
@@ -78,19 +109,51 @@ that make it its own."""
 
 
 def unfinished(path: Path) -> list[Path]:
-    """Files that `replacing` has begun for `path`, by processes at work or killed."""
+    """What `replacing` and `replacing_folder` have begun for `path`, by processes at work or killed."""
     return list(path.parent.glob(f".{glob.escape(path.name[:_NAME])}.cxrbench-{'[0-9a-f]' * _UNIQUE}.part"))
+
+
+def _unused(path: Path) -> Path:
+    """A name in the folder of `path` that nothing else has."""
+    return path.with_name(f".{path.name[:_NAME]}.cxrbench-{secrets.token_hex(_UNIQUE // 2)}.part")
 
 
 def _begin(path: Path) -> tuple[Path, BinaryIO]:
     """A new file in the folder of `path`, held so that nobody takes it for a leftover."""
     while True:
-        part = path.with_name(f".{path.name[:_NAME]}.cxrbench-{secrets.token_hex(_UNIQUE // 2)}.part")
+        part = _unused(path)
         file = open(part, "xb", opener=private_file)  # noqa: SIM115 - closed by `replacing`
         hold(file.fileno())
         if os.fstat(file.fileno()).st_nlink:
             return part, file
         file.close()  # in the moment before it was held, another process took it for a leftover
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A folder that becomes `path`, which is not there or empty, when the block ends; it goes if the block fails.
+
+    As `replacing`, with a name of its own that nobody else's folder has; files in it are the caller's to force to disk.
+
+    Raises:
+        OSError: the disk is full or refuses; `path` is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in unfinished(path):
+        remove_left(left)
+    part = _unused(path)
+    part.mkdir()
+    handle = os.open(part, os.O_RDONLY)
+    try:
+        hold(handle)
+        yield part
+        if path.exists():
+            path.rmdir()
+        part.rename(path)
+        sync_folder(path.parent)
+    finally:
+        os.close(handle)
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_atomic(path: Path, data: bytes) -> None:

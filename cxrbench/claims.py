@@ -35,7 +35,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from cxrbench.atomic import disk_error, sync_folder
+from cxrbench.atomic import disk_error, look_again, sync_folder
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.privacy import private_file, private_folder
 from cxrbench.reading import read_regular
@@ -51,7 +51,7 @@ BEAT = 2.0
 """Seconds between two heartbeats. Three without one, and a worker elsewhere is taken for gone."""
 
 
-_EXACT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+EXACT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 """A run folder may be somebody else's: a record has the types that are written here, or is damaged."""
 
 
@@ -63,7 +63,7 @@ class Place:
     machine's monotonic time, `wall` the time of day, both in seconds when the place was noted.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = _EXACT
+    __pydantic_config__: ClassVar[ConfigDict] = EXACT
     host: str
     machine: str
     pid: int
@@ -120,7 +120,7 @@ class Epoch:
     process starts the workers and watches them; else each was started by itself and knows its rank.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = _EXACT
+    __pydantic_config__: ClassVar[ConfigDict] = EXACT
     number: int
     world: int
     launcher: str
@@ -148,7 +148,7 @@ class Claim:
     is the beginning of the timed window. `circumstances` are those of this part of the run.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = _EXACT
+    __pydantic_config__: ClassVar[ConfigDict] = EXACT
     shard: int
     epoch: int
     rank: int
@@ -166,7 +166,7 @@ class Beat:
     `state`: working, done, stopped (asked to), failed (with `error`: what, where, fix, code).
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = _EXACT
+    __pydantic_config__: ClassVar[ConfigDict] = EXACT
     count: int
     state: str
     samples: int
@@ -270,9 +270,14 @@ class Claims:
             if _make(self.folder / f"{shard_name(number)}.json", asdict(made)):
                 return made
 
+    def epoch_after(self, number: int) -> bool:
+        """Whether there is a newer epoch; after epoch 0 (shard 0 is being written) the first."""
+        look_again(self.run, self.folder)
+        return (self.folder / f"epoch-{number + 1:04d}.json").exists()
+
     def superseded(self, claim: Claim) -> bool:
         """Whether what this claim writes does not count any more."""
-        if (self.folder / f"epoch-{claim.epoch + 1:04d}.json").exists():
+        if self.epoch_after(claim.epoch):
             return True
         return any(
             each.shard > claim.shard and each.epoch == claim.epoch and each.rank == claim.rank

@@ -6,122 +6,72 @@
     features/DATASET/scoring/RUN/r0003-of-8-9f8e.done  a rank without a coordinator has ended its share of this scoring
 
 They lie in the cache beside the feature store and never in the run folder: a run folder may come from somebody else,
-and what is merged into the store decides later scores. JSON lines and not SQLite, because they may lie on a network
-file system. A row is the system's once `put` returns, so a killed process loses none. Touches rows, claims and privacy.
+and what is merged into the store decides later scores. So nothing is read there that may be another user's. JSON lines
+and not SQLite, because they may lie on a network file system. A row is the system's once `put` returns, so a killed
+process loses none. Touches rows, claims, reading and privacy.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import secrets
+import stat
 import threading
 import time
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
-from cxrbench.atomic import disk_error, write_atomic
-from cxrbench.claims import BEAT, Place, renew
+from pydantic import ConfigDict, TypeAdapter
+
+from cxrbench.atomic import disk_error, look_again, unfinished, write_atomic
+from cxrbench.claims import BEAT, EXACT, MOST, Place, renew
 from cxrbench.errors import CxrbenchError, Exit
-from cxrbench.privacy import claim_folder, private_folder
-from cxrbench.rows import Appender, whole_lines
+from cxrbench.privacy import claim_folder, remove_left
+from cxrbench.reading import SMALL, open_own
+from cxrbench.rows import Appender
+from cxrbench.shares import Plan
 
 FOLDER = "scoring"
 
+LONGEST = 1 << 27
+"""Bytes of a row: an answer of a judge of 16 MB, raw and as its text with every character escaped, has fewer."""
 
-SPACE = 1 << 64
+LARGEST = 1 << 28
+"""Bytes of a plan, which names every question that came to nothing."""
 
-
-def place(key: bytes) -> int:
-    """Where a key of 16 bytes lies among all keys, from 0 to SPACE; keys are hashes and lie evenly."""
-    return int.from_bytes(key[:8], "big")
-
-
-def even(world: int) -> tuple[int, ...]:
-    """Where each of so many shares begins, if all are equally wide.
-
-    >>> even(2) == (0, SPACE // 2)
-    True
-    """
-    return tuple(SPACE * rank // world for rank in range(world))
-
-
-def fair(keys: Iterable[bytes], world: int) -> tuple[int, ...]:
-    """Where each of so many shares begins, if all have equally many of these keys (or one less)."""
-    places = sorted(map(place, keys))
-    return (0, *(places[len(places) * rank // world] for rank in range(1, world))) if places else even(world)
-
-
-@dataclass(slots=True)
-class Share:
-    """Which keys of a scoring are whose: worker `rank` has those from where its share begins to where the next does.
-
-    The key alone decides: workers need no list, no lock and no clock, and one that starts late, or again, has the same
-    share, whatever the stores hold by then. `held` are keys some worker has handed over already. A `dry` share
-    annotates nothing and counts in `open` what it would; without a rank it counts for all.
-    """
-
-    rank: int | None = None
-    begins: Sequence[int] = (0,)
-    held: set[bytes] = field(default_factory=set)
-    dry: bool = False
-    open: set[bytes] = field(default_factory=set)
-
-    def wants(self, key: bytes) -> bool:
-        """Whether this process is to make what is found under a key of 16 bytes."""
-        if self.rank is not None and owner(key, self.begins) != self.rank:
-            return False
-        if self.dry:
-            self.open.add(key)
-            return False
-        return key not in self.held
-
-
-def owner(key: bytes, begins: Sequence[int]) -> int:
-    """Whose a key is. Of shares that begin at the same place the last has it, and the others have none."""
-    return bisect_right(begins, place(key)) - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Where the shares of the texts begin, and those of the questions to a judge (fewer, where it has few connections).
-
-    A coordinator makes it so that all have as much to do; ranks, which have none, have equally wide shares.
-    """
-
-    texts: tuple[int, ...]
-    questions: tuple[int, ...]
-
-
-class ElsewhereError(CxrbenchError):
-    """What was asked for is being made by other workers; raised only in workers, after their own share of it."""
-
-    def __init__(self) -> None:
-        super().__init__("the rest of these texts is the share of other workers", code=Exit.INFRASTRUCTURE)
+FORCE = 10.0
+"""Seconds after which rows are forced to disk at the latest, if more come: what a machine that stops may cost."""
 
 
 class HandOverError(CxrbenchError):
     """What a worker made cannot be handed over: it ends, because the next annotation would be lost too."""
 
 
+State = Literal["working", "done", "stopped", "failed"]
+"""Of a worker; one that stopped was asked to."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sign:
     """The last sign of life of a worker: `done` of `total` of its share, `made` of them by itself.
 
-    `stage` is the annotator it is at (empty before the first), `note` what it could not do.
-    `state`: working, done, stopped (asked to end), failed. `clock` is monotonic time on its machine, `wall` the time of
-    day, both in seconds.
+    `stage` is the annotator it is at (empty before the first), `note` what it could not do. `clock` is monotonic
+    time on its machine, `wall` the time of day, both in seconds.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = EXACT
     rank: int
     world: int
     place: Place
-    state: str
+    state: State
     stage: str
     done: int
     made: int
@@ -133,36 +83,58 @@ class Sign:
 
 
 class Part:
-    """The rows of one process, made with the first of them; `gone` once somebody has taken them over."""
+    """The rows of one process, made with the first of them; `gone` once somebody has taken them over.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    `make` makes the folder: until the first row somebody may have removed it.
+    """
+
+    def __init__(self, path: Path, make: Callable[[], object]) -> None:
+        self.path, self._make = path, make
         self._rows: Appender | None = None
         self._writing = threading.Lock()
+        self._forced = time.monotonic()
 
     def put(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows; judges' answers come from a thread of their own.
 
         Raises:
-            HandOverError: the disk is full or refuses; the file is as it was before the call.
+            HandOverError: the disk is full or refuses; the file is as it was before the call, or, where it refused to
+                confirm what it had taken, as it was when it confirmed last.
         """
-        try:
-            with self._writing:
-                if self._rows is None:
-                    self._rows = Appender(self.path)
-                self._rows.put(rows)
-        except CxrbenchError as error:
-            raise HandOverError(error.what, where=error.where, fix=error.fix, code=error.code) from error
+        with self._writing, _handing_over():
+            if self._rows is None:
+                self._make()
+                self._rows = Appender(self.path)
+            self._rows.put(rows)
+            if time.monotonic() - self._forced > FORCE:
+                self._rows.force()
+                self._forced = time.monotonic()
 
     def gone(self) -> bool:
         """Whether what is written from now on would be lost."""
+        look_again(self.path.parent)
         return self._rows is not None and not self.path.exists()
 
     def close(self) -> None:
-        """Force the rows to disk and close the file."""
+        """Force the rows to disk and close the file.
+
+        Raises:
+            HandOverError: as `put`.
+        """
         if self._rows is not None:
-            self._rows.force()
-            self._rows.close()
+            try:
+                with _handing_over():
+                    self._rows.force()
+            finally:
+                self._rows.close()
+
+
+@contextmanager
+def _handing_over() -> Iterator[None]:
+    try:
+        yield
+    except CxrbenchError as error:
+        raise HandOverError(error.what, where=error.where, fix=error.fix, code=error.code) from error
 
 
 class Parts:
@@ -174,24 +146,68 @@ class Parts:
 
     def new(self, rank: int) -> Part:
         """A part of this process alone."""
-        return Part(self.make() / f"{_rank(rank)}-{secrets.token_hex(8)}.part")
+        return Part(self.folder / f"{_rank(rank)}-{secrets.token_hex(8)}.part", self.make)
 
     def make(self) -> Path:
-        """The folder, made where it is not there; the feature store's is cxrbench's own to delete."""
-        claim_folder(self.folder.parent.parent)
-        try:
-            private_folder(self.folder.parent)
-            return private_folder(self.folder)
-        except OSError as error:
-            raise disk_error(error, self.folder) from error
+        """The folder, made where it is not there; the feature store's is cxrbench's own to delete.
+
+        Raises:
+            CxrbenchError: it cannot be made; or as `exists`.
+        """
+        made = False
+        while not made:
+            claim_folder(self.folder.parent.parent)
+            # Scorings of this run and of others make these folders, and remove them empty, at the same moment.
+            with suppress(FileNotFoundError):
+                self._make()
+                made = self.exists()
+        return self.folder
+
+    def _make(self) -> None:
+        for folder in (self.folder.parent, self.folder):
+            try:
+                with suppress(FileExistsError):
+                    folder.mkdir(mode=0o700)
+                if self.exists() and folder.stat().st_mode & 0o077:
+                    folder.chmod(0o700)
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                raise disk_error(error, folder) from error
+
+    def exists(self) -> bool:
+        """Whether the folder is there.
+
+        Raises:
+            CxrbenchError: it is a link, a file or another user's: what lies there may be made to change scores, and
+                what is written there may be read.
+        """
+        for folder in (self.folder.parent, self.folder):
+            try:
+                found, owners = folder.lstat(), _owners(self.folder.parent.parent)
+            except OSError:
+                return False
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid not in owners:
+                raise CxrbenchError(
+                    "where workers of a scoring hand over is a link, a file, or another user's folder",
+                    where=str(folder),
+                    fix="delete it, which costs nothing but annotating again",
+                    code=Exit.INFRASTRUCTURE,
+                )
+        return True
 
     def files(self, rank: int | None = None) -> list[Path]:
-        """All parts, or those of one share."""
-        return sorted(self.folder.glob(f"{'r*' if rank is None else _rank(rank)}-*.part"))
+        """All parts, or those of one share.
+
+        Raises:
+            CxrbenchError: as `exists`.
+        """
+        wanted = f"{'r*' if rank is None else _rank(rank)}-*.part"
+        return sorted(self.folder.glob(wanted)) if self.exists() else []
 
     def size(self, rank: int) -> int:
         """Bytes that were handed over for a share."""
-        return sum(file.stat().st_size for file in self.files(rank))
+        return sum(file.lstat().st_size for file in self.files(rank))
 
     @property
     def _plan(self) -> Path:
@@ -209,9 +225,13 @@ class Parts:
             CxrbenchError: there is no plan (any more): the worker's coordinator is gone, or has another cache.
         """
         try:
-            body = json.loads(self._plan.read_text(encoding="utf-8"))
-            return Plan(tuple(map(int, body["texts"])), tuple(map(int, body["questions"])))
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            self.exists()
+            plan: Plan = _exactly(Plan).validate_json(_read(self._plan, LARGEST))
+            plan.failed_questions()
+            if not plan.whole():
+                raise ValueError("shares that leave something out")
+            return plan
+        except (OSError, ValueError) as error:
             raise CxrbenchError(
                 "this worker does not find which share it is to annotate",
                 where=str(self._plan),
@@ -222,7 +242,8 @@ class Parts:
 
     def signs(self) -> list[Sign]:
         """The last sign of life of each worker, by share."""
-        return [sign for file in sorted(self.folder.glob("r*.sign")) if (sign := _read_sign(file)) is not None]
+        files = sorted(self.folder.glob("r*.sign")) if self.exists() else []
+        return [sign for file in files if (sign := _read_sign(file)) is not None]
 
     def show(self, sign: Sign) -> None:
         """Renew a sign of life. A disk that refuses it will refuse the rows, which says it better: none is raised."""
@@ -236,12 +257,16 @@ class Parts:
         file = self.folder / f"{_rank(rank)}-of-{world}-{scoring}.done"
         while not file.exists():
             self.make()
-            with suppress(FileNotFoundError):  # a scoring that has come to its end has just removed the folder
-                os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600))
-                return
+            try:
+                os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+            except FileNotFoundError:  # where there are no locks, a scoring that ends has just removed the folder
+                continue
+            except OSError as error:
+                raise disk_error(error, file) from error
 
     def ended(self, rank: int, world: int, scoring: str) -> bool:
         """Whether a share of a scoring is complete."""
+        look_again(self.folder)
         return (self.folder / f"{_rank(rank)}-of-{world}-{scoring}.done").exists()
 
     def all_ended(self, world: int, scoring: str) -> bool:
@@ -249,15 +274,19 @@ class Parts:
         return all(self.ended(rank, world, scoring) for rank in range(world))
 
     def forget(self, scoring: str) -> None:
-        """The scoring has come to its end."""
-        for file in self.folder.glob(f"r*-{scoring}.done"):
+        """The scoring has come to its end. Call it with the run's lock held: who begins now begins another one."""
+        for file in self.folder.glob(f"r*-{scoring}.done") if self.exists() else ():
             file.unlink(missing_ok=True)
         self.clear()
 
     def clear(self) -> None:
         """Remove signs, and the folder unless somebody is still writing a part or something is to be remembered."""
+        if not self.exists():
+            return
         for file in (*self.folder.glob("r*.sign"), *self.folder.glob("r*.new"), self._plan):
             file.unlink(missing_ok=True)
+        for file in unfinished(self._plan):
+            remove_left(file)
         with suppress(OSError):
             self.folder.rmdir()
             self.folder.parent.rmdir()
@@ -270,17 +299,42 @@ def _rank(rank: int) -> str:
 def rows_of(part: Path) -> Iterator[dict[str, Any]]:
     """The whole rows of a part; a last line that a killed process left torn is none.
 
+    One that was merged and removed meanwhile has none: they are in the store.
+
     Raises:
-        CxrbenchError: a row is damaged.
+        CxrbenchError: a row is damaged; the part is a link, no file, or another user's.
     """
-    for number, _, line in whole_lines(part):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict):
-            raise damaged(part, number)
-        yield row
+    try:
+        with open_own(part, _owners(part.parent)) as file:
+            for number in count(1):
+                line = file.readline(LONGEST + 1)
+                if len(line) > LONGEST:
+                    raise damaged(part, number)
+                if not line.endswith(b"\n"):
+                    return
+                yield _row(line, part, number)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise CxrbenchError(
+            f"what a worker handed over cannot be read: {error.strerror}",
+            where=str(part),
+            fix=_FIX,
+            code=Exit.INFRASTRUCTURE,
+        ) from error
+
+
+def _row(line: bytes, part: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict):
+        raise damaged(part, number)
+    return row
+
+
+_FIX = "delete that file, which costs nothing but annotating again"
 
 
 def damaged(part: Path, number: int | None = None) -> CxrbenchError:
@@ -288,23 +342,45 @@ def damaged(part: Path, number: int | None = None) -> CxrbenchError:
     return CxrbenchError(
         "what a worker handed over is damaged",
         where=str(part) if number is None else f"{part}, line {number}",
-        fix="delete that file, which costs nothing but annotating again",
+        fix=_FIX,
         code=Exit.INFRASTRUCTURE,
     )
+
+
+def _owners(folder: Path) -> set[int]:
+    """Who may have made what is read in a folder: this user and whose the folder is, by their numbers.
+
+    The two may differ on a network file system that gives all files to one user, and for an administrator.
+    """
+    return {os.geteuid(), folder.stat().st_uid}
+
+
+def _read(file: Path, largest: int) -> bytes:
+    """A file of a coordinator or a worker.
+
+    Raises:
+        OSError: it is not there, larger, a link, no file, or another user's.
+    """
+    with open_own(file, _owners(file.parent)) as handle:
+        size = os.fstat(handle.fileno()).st_size
+        if size > largest:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(file))
+        return handle.read(size)
+
+
+@cache
+def _exactly(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _read_sign(file: Path) -> Sign | None:
     """A sign of life; None where it has just been removed, or is none."""
     try:
-        body = json.loads(file.read_text(encoding="utf-8"))
-        sign = Sign(**{**body, "place": Place(**body["place"])})
-        numbers = (sign.rank, sign.world, sign.done, sign.made, sign.total, sign.count)
-        exact = all(type(each) is int for each in numbers) and all(
-            isinstance(each, int | float) for each in (sign.clock, sign.wall, sign.place.clock, sign.place.wall)
-        )
-        return sign if exact and all(isinstance(each, str) for each in (sign.state, sign.stage, sign.note)) else None
-    except (OSError, ValueError, TypeError, KeyError):
+        sign: Sign = _exactly(Sign).validate_json(_read(file, SMALL))
+    except (OSError, ValueError):
         return None
+    counted = min(sign.done, sign.made, sign.total, sign.count) >= 0 and sign.place.pid >= 1
+    return sign if counted and 0 <= sign.rank < sign.world <= MOST else None
 
 
 class Life:
@@ -324,7 +400,7 @@ class Life:
         while not self._ended.wait(BEAT):
             self.show("working")
 
-    def show(self, state: str) -> None:
+    def show(self, state: State) -> None:
         """Renew the sign."""
         with self._showing:
             self._count += 1
@@ -335,7 +411,7 @@ class Life:
                 )
             )  # fmt: skip
 
-    def end(self, state: str) -> None:
+    def end(self, state: State) -> None:
         """The last sign."""
         self._ended.set()
         self._thread.join()

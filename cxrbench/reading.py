@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,8 +23,30 @@ def open_regular(path: Path | str) -> BinaryIO:
     Raises:
         OSError: it is not there, cannot be opened, or is a pipe, a device, a socket or a folder.
     """
+    return _opened(path, 0)
+
+
+def open_own(path: Path | str, owners: Collection[int]) -> BinaryIO:
+    """Open a file for reading bytes that nobody but these users (by their numbers) can have put there; no link.
+
+    Raises:
+        OSError: as `open_regular`, or it is a link, or another user's.
+    """
+    try:
+        file = _opened(path, os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "it is a link", str(path)) from None
+        raise
+    if os.fstat(file.fileno()).st_uid not in owners:
+        file.close()
+        raise OSError(errno.EPERM, "it belongs to another user", str(path))
+    return file
+
+
+def _opened(path: Path | str, further: int) -> BinaryIO:
     # Without O_NONBLOCK a named pipe would be waited for before anybody could ask what it is.
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | further)
     mode = os.fstat(handle).st_mode
     if stat.S_ISREG(mode):
         return os.fdopen(handle, "rb")

@@ -39,7 +39,7 @@ from cxrbench.summary import Confidence, answered_rows, measured_entry, speed_en
 from cxrbench.tables import StoredSamples, read_samples
 from cxrbench.types import Access, ClusterUnit, Manifest, Prediction, Sample
 from cxrbench.verified import scored_on
-from cxrbench.workers.annotate import take_over
+from cxrbench.workers.annotate import came_to_its_end, take_over
 
 
 def _noted(scored: Scored, sources: Sources) -> Scored:
@@ -94,7 +94,8 @@ def score_run(
     chosen = choose(named, manifest.task["metrics"]["required"], manifest.task["metrics"]["optional"])
     with run.writing():
         before = _summary_before(run)
-        results = _score_stored(run, manifest, stored, predictions, chosen, sources, progress)
+        opened = _opened(run, manifest, stored, predictions, chosen, sources)
+        results = _score_stored(run, manifest, stored, predictions, chosen, opened, sources, progress)
         kept = [each for each in results if each.metric.key not in {wanted.metric.key for wanted in chosen}]
         if kept:
             confidence = replace(confidence, replicates=max(confidence.replicates, before.get("replicates", 0)))
@@ -132,6 +133,7 @@ def score_run(
             "speed": _speed(run, manifest, answered_rows(stored.chosen, predictions)),
         }
         write_atomic(run.path / "summary.json", (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
+        came_to_its_end(run, opened.resources, _name_of_scoring(opened, chosen))
     return summary
 
 
@@ -290,10 +292,15 @@ def share_of_scoring(run: RunFolder, named: Sequence[str], sources: Sources, pro
     text, resources = manifest.task["text"], opened.resources
     with scored_on(lambda: device_kind(resources)):
         prepared = prepare(opened.open, opened.corpus, opened.contexts, text, progress)
-    keys = sorted(each.metric.key for each in chosen)
-    asked = json.dumps(dict(resources.judge.asker.identity()), sort_keys=True) if resources.judge is not None else ""
-    name = hashlib.sha256("\0".join([opened.texts, resources.precision, asked, *keys]).encode()).hexdigest()[:16]
-    return ahead_of(prepared, stored.chosen, predictions, text, resources), name
+    return ahead_of(prepared, stored.chosen, predictions, text, resources), _name_of_scoring(opened, chosen)
+
+
+def _name_of_scoring(opened: _Opened, chosen: Sequence[Chosen]) -> str:
+    """16 hex digits over all that is asked for."""
+    judge, keys = opened.resources.judge, sorted(each.metric.key for each in chosen)
+    asked = json.dumps(dict(judge.asker.identity()), sort_keys=True) if judge is not None else ""
+    said = [opened.texts, opened.resources.precision, asked, *keys]
+    return hashlib.sha256("\0".join(said).encode()).hexdigest()[:16]
 
 
 def _score_stored(
@@ -302,10 +309,10 @@ def _score_stored(
     stored: StoredSamples,
     predictions: Mapping[str, Prediction],
     chosen: Sequence[Chosen],
+    opened: _Opened,
     sources: Sources,
     progress: Progress,
 ) -> list[Scored]:
-    opened = _opened(run, manifest, stored, predictions, chosen, sources)
     known, ids, texts = opened.known, opened.ids, opened.texts
     if sources.annotate is None:
         take_over(run, opened.resources)  # what workers of a scoring that was killed have handed over

@@ -15,21 +15,22 @@ folder is made for its owner alone; what others may see of an open run is its ow
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from cxrbench.atomic import disk_error, unfinished, write_atomic
 from cxrbench.claims import Claim, Claims, shard_name
 from cxrbench.errors import CxrbenchError, Exit
-from cxrbench.privacy import close_tree, private_file, private_folder
+from cxrbench.lock import OccupiedError as OccupiedError
+from cxrbench.lock import holding
+from cxrbench.privacy import close_tree, private_folder
 from cxrbench.rows import Appender as Appender
 from cxrbench.rows import StoredPredictions, read_batch, row_ids, whole_lines
 from cxrbench.rows import prediction_row as prediction_row
@@ -74,8 +75,8 @@ def _brief(value: Any) -> str:
     return text if len(text) <= BRIEF else f"{text[:BRIEF]}... ({len(text)} characters)"
 
 
-class OccupiedError(CxrbenchError):
-    """Another process holds the lock of a run folder."""
+_READ = ("predictions", "batches", "workers", "contexts", "scores")
+"""Folders within a run folder, but for `artifacts`, whose files are looked at one by one."""
 
 
 class RunFolder:
@@ -119,8 +120,10 @@ class RunFolder:
         """Read manifest.json.
 
         Raises:
-            CxrbenchError: there is none, it is damaged, or another version of cxrbench wrote it.
+            CxrbenchError: there is none, it is damaged, or another version of cxrbench wrote it; or a file of the run
+                is a pipe or a device.
         """
+        self._refuse_pipes()
         try:
             body = json.loads(self.manifest_file.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
@@ -143,6 +146,16 @@ class RunFolder:
             return Manifest(**{**body, "circumstances": tuple(body["circumstances"])})
         except (TypeError, KeyError) as error:
             raise self._damaged() from error
+
+    def _refuse_pipes(self) -> None:
+        """A run folder may come from somebody else, and no reader of it shall wait for a pipe."""
+        for folder in (self.path, *(self.path / name for name in _READ)):
+            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+                for entry in entries:
+                    if not entry.is_file() and not entry.is_dir() and Path(entry.path).exists():
+                        raise CxrbenchError(
+                            "a file of the run is a pipe or a device", where=entry.path, code=Exit.INFRASTRUCTURE
+                        )
 
     def _damaged(self) -> CxrbenchError:
         return CxrbenchError(
@@ -222,45 +235,22 @@ class RunFolder:
         self.write_manifest(replace(manifest, circumstances=(*manifest.circumstances, dict(circumstances))))
 
     @contextmanager
-    def writing(self, *, shared: bool = False) -> Iterator[None]:
-        """Make the folder if need be and hold its lock; the system gives it back however the process dies.
+    def writing(self, *, shared: bool = False) -> Iterator[bool]:
+        """Make the folder if need be and hold it until the block ends or the process dies, however it dies.
 
-        `shared`: beside other workers that hold it so too, each with a shard of its own. On a file system without
-        locks nobody is kept out; what is written stays right (claims.py).
+        Yields whether somebody on another machine may still be writing, and held the folder alone: nobody else goes on
+        in a shard of theirs. `shared`: beside other workers that hold it so too, each with a shard of its own.
 
         Raises:
             CxrbenchError: another process is writing here, the folder holds other files, or it cannot be written.
         """
-        import fcntl
-
-        path = self.path / "lock"
         try:
             private_folder(self.path)
             self.refuse_foreign()
-            file = open(path, "ab+", buffering=0, opener=private_file)  # noqa: SIM115 - closed below
         except OSError as error:
             raise disk_error(error, self.path) from error
-        with file:
-            try:
-                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                    raise self._occupied(file) from error
-            try:
-                file.truncate(0)
-                file.write(f"pid {os.getpid()}".encode())
-            except OSError as error:
-                raise disk_error(error, path) from error
-            yield
-
-    def _occupied(self, lock: IO[bytes]) -> CxrbenchError:
-        lock.seek(0)
-        return OccupiedError(
-            f"another process ({lock.read().decode().strip() or 'unknown'}) is writing this run",
-            where=str(self.path),
-            fix="wait for it, or stop it and repeat the command",
-            code=Exit.INFRASTRUCTURE,
-        )
+        with holding(self.path / "lock", shared=shared) as strangers:
+            yield strangers
 
     def predictions(self, sealing: Mapping[str, int] | None = None) -> Mapping[str, Prediction]:
         """All complete rows of all shards by sample id, read from disk as they are asked for.
@@ -335,8 +325,18 @@ def _safe(model: str) -> str:
 
 
 def find_run(text: str) -> RunFolder:
-    """A run folder by its path."""
+    """A run folder by its path.
+
+    Raises:
+        CxrbenchError: there is no run in it; a folder that `export run` wrote for the package datasets is named as one.
+    """
     run = RunFolder(Path(text))
+    if (run.path / "dataset_info.json").is_file():
+        raise CxrbenchError(
+            "this is a table for the package datasets, not a run",
+            where=text,
+            fix="the run it was made of, or cxrbench export run RUN -o FILE.parquet for a file",
+        )
     if not run.exists():
         raise CxrbenchError("there is no run here", where=text, fix="cxrbench runs list")
     return run

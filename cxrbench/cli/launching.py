@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -144,15 +144,18 @@ def answer(way: Way, work: Work) -> int | None:
 
 
 def _alone(work: Work, check: Check) -> int:
-    from cxrbench.runner import execute
-    from cxrbench.workers.share import Share, answer_share, divide
+    from cxrbench.runner import StrangersError, execute
+    from cxrbench.workers.share import Share, answer_share, divide, stopped
 
     def progress(done: int, total: int) -> None:
         work.report(work.what, done, total)
         check()
+        if work.run.claims.epoch_after(0):
+            raise stopped("another process has taken over this run")
 
     if not work.run.exists() or work.run.claims.last_epoch() is None:
-        return execute(work.run, work.plan, work.model, work.circumstances, work.threads, progress)
+        with suppress(StrangersError):
+            return execute(work.run, work.plan, work.model, work.circumstances, work.threads, progress)
     made_on = {**work.circumstances, **work.model.circumstances()}
     with work.run.writing():
         epoch = divide(work.run, work.plan, work.model, work.threads, 1, "one process", coordinated=True)
@@ -197,7 +200,13 @@ def _share_of_rank(rank: Rank, work: Work, check: Check) -> int | None:
         if epoch is None:
             return 0
         share = Share(epoch, rank.rank, check)
-        answered = answer_share(work.run, work.plan, work.model, made_on, work.threads, share, _counting(work, epoch))
+        mine = left(work.run, work.plan, epoch, rank.rank)
+        what = f"{work.what}, share {rank.rank} of {rank.world}"
+
+        def progress(answered: int, failed: int) -> None:
+            work.report(what, answered, mine)
+
+        answered = answer_share(work.run, work.plan, work.model, made_on, work.threads, share, progress)
         return answered if not left(work.run, work.plan, epoch) else None
 
 

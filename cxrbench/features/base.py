@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.features.device import resolved
 from cxrbench.features.store import row_key
-from cxrbench.parts import ElsewhereError
+from cxrbench.shares import ElsewhereError
 
 if TYPE_CHECKING:
     from cxrbench.artifacts import Answered

@@ -17,8 +17,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from cxrbench.errors import CxrbenchError, Exit
-from cxrbench.parts import Part, Share, damaged, rows_of
+from cxrbench.parts import Part, damaged, rows_of
 from cxrbench.privacy import claim_folder, private_file
+from cxrbench.shares import Share, key_of
 
 FORMAT = 1
 """Version of the file. A store of another version is refused, never read as something it is not."""
@@ -29,6 +30,9 @@ PATIENCE = 60.0
 
 _ASKED = 500
 """Keys asked for at a time: below the number of variables every build of SQLite allows."""
+
+_MERGED = 10_000
+"""Rows merged at a time: of the largest annotations some 40 MB, well within the patience of others."""
 
 
 def row_key(scope: str, text: str) -> bytes:
@@ -80,21 +84,29 @@ class Store:
         self._keep([(row_key(scope, text), value) for text, value in values.items()])
 
     def merge(self, part: Path) -> int:
-        """Keep what a worker handed over, all or nothing; returns how many rows that were. Once more changes nothing.
+        """Keep what a worker handed over; returns how many rows that were. Once more changes nothing.
+
+        A scoring of another run may read and write between two blocks of rows.
 
         Raises:
-            CxrbenchError: as the class says, or the part is damaged.
+            CxrbenchError: as the class says, or the part is damaged; of such a part nothing is kept.
         """
-        rows = _rows(part)
-        first = next(rows, None)
-        return self._keep(itertools.chain([first], rows)) if first is not None else 0
+        for _ in _rows(part):
+            pass  # damage is found before anything is kept
+        rows, count = _rows(part), 0
+        while block := list(itertools.islice(rows, _MERGED)):
+            count += self._keep(block, at_once=True)
+        return count
 
-    def _keep(self, rows: Iterable[tuple[bytes, bytes]]) -> int:
+    def _keep(self, rows: Iterable[tuple[bytes, bytes]], *, at_once: bool = False) -> int:
+        """`at_once`: a power cut takes nothing of it back, because what it comes from is removed next."""
         if not self.file.exists():
             claim_folder(self.file.parent)
             with open(self.file, "ab", opener=private_file):
                 pass
         with self._open() as base:
+            if at_once:
+                base.execute("PRAGMA synchronous = EXTRA")
             base.execute("BEGIN IMMEDIATE")  # closing without COMMIT, as an error does, takes all back
             count = base.executemany("INSERT OR REPLACE INTO feature VALUES (?, ?)", rows).rowcount
             base.execute("COMMIT")
@@ -181,7 +193,7 @@ def _rows(part: Path) -> Iterator[tuple[bytes, bytes]]:
     for row in rows_of(part):
         if "value" in row:
             try:
-                yield bytes.fromhex(row["key"]), base64.b64decode(row["value"], validate=True)
+                yield key_of(row["key"]), base64.b64decode(row["value"], validate=True)
             except (ValueError, TypeError, KeyError):
                 raise damaged(part) from None
 

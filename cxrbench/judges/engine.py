@@ -23,7 +23,7 @@ from cxrbench.judges.ask import PENDING, Asker, Choosing, Prompt, Reply, Usage
 from cxrbench.judges.parsers import Parser, Unreadable
 from cxrbench.judges.rubric import Rubric, built_in
 from cxrbench.judges.store import JudgeStore, Stored, Told
-from cxrbench.parts import ElsewhereError, Share
+from cxrbench.shares import ElsewhereError, Share
 
 UNREADABLE = "unreadable"
 _TOLD = 4

@@ -13,16 +13,22 @@ import base64
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass, fields, replace
+from dataclasses import asdict, astuple, dataclass, fields
+from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
+from pydantic import ConfigDict, TypeAdapter
+
+from cxrbench.atomic import on_local_disk
+from cxrbench.claims import EXACT
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.parts import damaged, rows_of
 from cxrbench.privacy import claim_folder, private_file
+from cxrbench.shares import key_of
 
 FORMAT = 1
 FILE = "judges.sqlite"
@@ -37,6 +43,7 @@ class Stored:
     `cost` is in the currency of the prices, None where none were given; `seconds` is the answered attempt's.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = {**EXACT, "revalidate_instances": "always"}
     text: str
     readable: bool
     about: str
@@ -87,15 +94,32 @@ def told_of(part: Path) -> Iterator[Told]:
         if "question" not in row:
             continue
         try:
-            answer = row["answer"]
-            if answer is not None:
-                answer = Stored(**answer)
-                if answer.body is not None:
-                    answer = replace(answer, body=base64.b64decode(answer.body, validate=True))
-            key = bytes.fromhex(row["key"]) if row["key"] is not None else None
-            yield Told(bytes.fromhex(row["question"]), key, answer, str(row["reason"]))
-        except (ValueError, TypeError, KeyError):
+            yield _told(row)
+        except (ValueError, TypeError, KeyError, RecursionError):
             raise damaged(part) from None
+
+
+def _told(row: Mapping[str, Any]) -> Told:
+    key, answer = (key_of(row["key"]), _answer(row["answer"])) if row["key"] is not None else (None, None)
+    if not isinstance(row["reason"], str) or (answer is None and row["answer"] is not None):
+        raise TypeError("no worker writes this")
+    return Told(key_of(row["question"]), key, answer, row["reason"])
+
+
+def _answer(body: Mapping[str, Any]) -> Stored:
+    """An answer of a part: it is kept for good, so it is looked at before."""
+    raw = body["body"]
+    given = {**body, "body": base64.b64decode(raw, validate=True) if raw is not None else None}
+    answer: Stored = _exactly().validate_python(Stored(**given))
+    about = json.loads(answer.about)
+    if not isinstance(about["who"], dict) or not isinstance(about["rubric"], str):
+        raise TypeError("nobody was asked")
+    return answer
+
+
+@cache
+def _exactly() -> TypeAdapter[Stored]:
+    return TypeAdapter(Stored)
 
 
 class JudgeStore:
@@ -117,7 +141,8 @@ class JudgeStore:
     def _prepare(self) -> None:
         # A commit outlives the process that made it, though not a power cut: then its requests are asked again.
         self._base.execute("PRAGMA trusted_schema = OFF")  # a file from elsewhere may bring views and triggers
-        self._write_ahead()
+        if self.file is not None:
+            self._choose_journal("wal" if on_local_disk(self.file) else "delete")
         self._base.execute("PRAGMA synchronous = NORMAL")
         (version,) = self._base.execute("PRAGMA user_version").fetchone()
         (tables,) = self._base.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -135,16 +160,16 @@ class JudgeStore:
         self._base.execute(f"CREATE TABLE IF NOT EXISTS earlier (key BLOB, {', '.join(_COLUMNS)})")
         self._base.execute("CREATE INDEX IF NOT EXISTS earlier_key ON earlier (key)")
 
-    def _write_ahead(self) -> None:
-        """Switch a new file to write-ahead logging.
+    def _choose_journal(self, mode: str) -> None:
+        """Switch a new file to write-ahead logging, which needs memory that all its processes share: on one machine.
 
         Of processes that switch it together SQLite lets one and refuses the others without waiting.
         """
         until = time.monotonic() + PATIENCE
         while True:
             try:
-                if self._base.execute("PRAGMA journal_mode").fetchone() != ("wal",):  # changing it, no other may read
-                    self._base.execute("PRAGMA journal_mode = WAL")
+                if self._base.execute("PRAGMA journal_mode").fetchone() != (mode,):  # changing it, no other may read
+                    self._base.execute(f"PRAGMA journal_mode = {mode}")
                 return
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
@@ -223,7 +248,7 @@ class JudgeStore:
     @contextmanager
     def _on_disk(self) -> Iterator[None]:
         """What is committed in the block outlives a power cut: the part it comes from is removed next."""
-        self._base.execute("PRAGMA synchronous = FULL")
+        self._base.execute("PRAGMA synchronous = EXTRA")
         try:
             yield
         finally:

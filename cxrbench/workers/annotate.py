@@ -17,14 +17,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cxrbench import registry
+from cxrbench.atomic import disk_error
 from cxrbench.errors import CxrbenchError
 from cxrbench.features.store import SharedStore, Store, keys_of
-from cxrbench.judges.ask import Divisible
+from cxrbench.judges.ask import PENDING, Divisible
 from cxrbench.judges.engine import Hands, Judge
 from cxrbench.judges.feature import JudgeFeature
 from cxrbench.judges.store import JudgeStore, Told, told_of
-from cxrbench.parts import ElsewhereError, HandOverError, Life, Part, Parts, Plan, Share, Sign, even, fair, owner
+from cxrbench.parts import HandOverError, Life, Part, Parts, Sign
 from cxrbench.scoring import Ahead, Progress
+from cxrbench.shares import ElsewhereError, Plan, Share, even, fair, owner
 from cxrbench.workers.share import ORPHANS, Check, StoppedError, stopped
 from cxrbench.workers.supervise import Crew, Watched, see_through
 
@@ -47,9 +49,10 @@ class Open:
         """Whether nothing here is new beside the other."""
         return self.texts <= other.texts and self.questions <= other.questions
 
-    def plan(self, world: int, judging: int) -> Plan:
-        """Shares for so many workers, of which so many ask the judge."""
-        return Plan(fair(self.texts, world), fair(self.questions, max(1, judging)))
+    def plan(self, world: int, judging: int, told: Iterable[Told] = ()) -> Plan:
+        """Shares for so many workers, of which so many ask the judge; `told` is what came of questions so far."""
+        failed = sorted(each.question.hex() for each in told if each.reason)
+        return Plan(fair(self.texts, world), fair(self.questions, max(1, judging)), tuple(failed))
 
     def ranks(self, plan: Plan) -> set[int]:
         """The workers that have something to do."""
@@ -87,7 +90,7 @@ def take_over(run: RunFolder, resources: Resources) -> dict[bytes, Told]:
         CxrbenchError: a part is damaged, or a store cannot be written.
     """
     parts = parts_of(run, resources)
-    if parts is None or resources.store is None or not parts.folder.exists() or not resources.store.usable():
+    if parts is None or resources.store is None or not parts.exists() or not resources.store.usable():
         return {}
     _wait_for_orphans(parts)
     told = _merged(parts, resources)
@@ -112,16 +115,37 @@ def _merged(parts: Parts, resources: Resources) -> dict[bytes, Told]:
     told: dict[bytes, Told] = {}
     assert resources.store is not None
     for part in parts.files():
+        said = list(told_of(part))  # first: nothing is kept of a part that is damaged
         resources.store.merge(part)
-        said = list(told_of(part))
-        told |= {each.question: each for each in said}
+        add_told(told, said)
         if said and isinstance(resources.judge, Judge):
             with JudgeStore(resources.judge.folder) as store:
                 store.merge(part)
         elif any(each.answer is not None for each in said):
             continue  # this scoring has no judge: its answers wait for one that has
-        part.unlink(missing_ok=True)
+        try:
+            part.unlink(missing_ok=True)
+        except OSError as error:
+            raise disk_error(error, part) from error
     return told
+
+
+def add_told(told: dict[bytes, Told], said: Iterable[Told]) -> None:
+    """Add what judges said: a verdict counts, whatever else a process before or after was told."""
+    for each in said:
+        before = told.get(each.question)
+        if before is None or before.reason:
+            told[each.question] = each
+
+
+def came_to_its_end(run: RunFolder, resources: Resources, scoring: str) -> None:
+    """A scoring is complete: a rank that begins from now on begins another one.
+
+    Call it with the run's lock held.
+    """
+    parts = parts_of(run, resources)
+    if parts is not None and parts.exists():
+        parts.forget(scoring)
 
 
 def even_plan(ahead: Ahead, world: int) -> Plan:
@@ -138,9 +162,12 @@ def look_ahead(ahead: Ahead, told: Mapping[bytes, Told], plan: Plan = WHOLE, ran
 
 
 def annotate_share(
-    ahead: Ahead, parts: Parts, rank: int, plan: Plan, check: Check, progress: Progress
+    ahead: Ahead, parts: Parts, rank: int, plan: Plan, check: Check, progress: Progress, *, anew: bool = False
 ) -> list[str]:  # fmt: skip
     """Make a worker's share and hand it over; returns what could not be made, which scoring will try and tell.
+
+    `anew`: this is a command of its own and not a further try of a coordinator's, so it asks again what came to nothing
+    before.
 
     Raises:
         CxrbenchError: it was stopped, or the disk is full. Everything handed over before is kept.
@@ -148,7 +175,7 @@ def annotate_share(
     parts.make()
     life = Life(parts, rank, len(plan.texts))
     try:
-        notes = _annotate(ahead, parts, rank, plan, life, check, progress)
+        notes = _annotate(ahead, parts, rank, plan, life, check, progress, anew=anew)
     except BaseException as error:
         life.end("stopped" if isinstance(error, StoppedError | KeyboardInterrupt) else "failed")
         raise
@@ -158,10 +185,12 @@ def annotate_share(
 
 
 def _annotate(
-    ahead: Ahead, parts: Parts, rank: int, plan: Plan, life: Life, check: Check, progress: Progress
+    ahead: Ahead, parts: Parts, rank: int, plan: Plan, life: Life, check: Check, progress: Progress, *, anew: bool
 ) -> list[str]:  # fmt: skip
     world = len(plan.texts)
-    told = {each.question: each for file in parts.files() for each in told_of(file)}
+    told = {question: Told(question, None, None, PENDING) for question in plan.failed_questions()}
+    for file in parts.files():
+        add_told(told, (each for each in told_of(file) if not (anew and each.reason)))
     held = {key for file in parts.files() for key in keys_of(file)}
     need = look_ahead(ahead, {}, plan, rank)
     life.total, life.done = len(need), len(need.texts & held) + len(need.questions & told.keys())
@@ -192,7 +221,7 @@ def _annotate(
     finally:
         part.close()
     lost = _judge(ahead).asker.stopped() if isinstance(_judge(ahead), Judge) else ""
-    return [*(error.what for error in broken), *([lost] if lost else [])]
+    return list(dict.fromkeys([*(error.what for error in broken), *([lost] if lost else [])]))
 
 
 def _with_part_of_limits(ahead: Ahead, rank: int, judging: int) -> Ahead:
@@ -283,11 +312,11 @@ def annotate_with_workers(
         if not open_ or (before is not None and open_.within(before)):
             break
         before = open_
-        plan = open_.plan(world, judging_workers(_judge(ahead), world))
+        plan = open_.plan(world, judging_workers(_judge(ahead), world), told.values())
         parts.write_plan(plan)
         _round(run, parts, open_.ranks(plan), len(open_), crew_of(metrics_shared(ahead), world), check, progress)
         noted += [f"worker {sign.rank}: {sign.note}" for sign in parts.signs() if sign.note]
-        told |= _merged(parts, ahead.resources)
+        add_told(told, _merged(parts, ahead.resources).values())
         parts.clear()
     if open_ and not noted:
         noted.append(

@@ -31,6 +31,11 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
     return [str(number) for number in range(sum(file.name[6:].isdigit() for file in Path("/dev").glob("nvidia*")))]
 
 
+def processors() -> int:
+    """How many processors this process may use: a scheduler's job has fewer than the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Processes:
     """A crew of processes; see the module. `words` are those of the command, without the program's name.
 
@@ -62,7 +67,7 @@ class Processes:
         """One GPU for each, or the processors shared out: numerical libraries take all of them by default."""
         if self._gpus:
             return {**os.environ, "CUDA_VISIBLE_DEVICES": self._gpus[rank % len(self._gpus)]}
-        threads = str(max(1, (os.cpu_count() or 1) // self._world))
+        threads = str(max(1, processors() // self._world))
         return {"OMP_NUM_THREADS": threads, **os.environ}
 
     def ended(self) -> list[Ended]:

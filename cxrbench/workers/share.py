@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cxrbench.claims import BEAT, Beat, Claim, Epoch, Place, runs_of, shard_name
 from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.lock import looks
 from cxrbench.rows import Appender, row_ids
 from cxrbench.runner import Job, begin, open_batches, reopened
 
@@ -118,10 +119,11 @@ def answered_in(run: RunFolder, epoch: Epoch) -> set[str]:
     return done | {each for file in files if file.stem in fresh for each in row_ids(file, seals.get(file.stem))}
 
 
-def left(run: RunFolder, plan: Plan, epoch: Epoch) -> int:
-    """How many samples of the plan are open in this epoch."""
+def left(run: RunFolder, plan: Plan, epoch: Epoch, rank: int | None = None) -> int:
+    """How many samples of the plan are open in this epoch, or in one share of it."""
     done = answered_in(run, epoch)
-    return sum(request.sample_id not in done for number in epoch.open() for request in plan.batches[number])
+    numbers = epoch.open() if rank is None else epoch.share(rank)
+    return sum(request.sample_id not in done for number in numbers for request in plan.batches[number])
 
 
 def wait_for_others(run: RunFolder, last: Epoch | None) -> None:
@@ -160,12 +162,7 @@ def _ticks(run: RunFolder, claims: Iterable[Claim]) -> bool:
     """Whether a heartbeat comes in while we watch: no clock of another machine has to be believed."""
     claims = list(claims)
     before = [run.claims.beat(claim.shard) for claim in claims]
-    until = time.monotonic() + 3 * BEAT
-    while time.monotonic() < until:
-        time.sleep(0.2)
-        if [run.claims.beat(claim.shard) for claim in claims] != before:
-            return True
-    return False
+    return any([run.claims.beat(claim.shard) for claim in claims] != before for _ in looks())
 
 
 class StoppedError(CxrbenchError):

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cxrbench.claims import BEAT, Beat, Claim, Epoch, shard_name, this_machine
+from cxrbench.claims import Beat, Claim, Epoch, shard_name, this_machine
+from cxrbench.lock import Holder, holder_elsewhere, holder_here, looks
 from cxrbench.parts import Parts, Sign
 from cxrbench.rows import row_heads
 from cxrbench.store import RunFolder
@@ -65,6 +66,7 @@ class RunView:
     """A run. `late` rows were written by a worker after its share was taken over, and do not count.
 
     `holder` is a process of this machine that holds the folder's lock: it may not have begun to answer, or be scoring.
+    `elsewhere` names host and process where another machine's does, by whose sign of life it is known.
     `scoring` are the workers of a scoring that has not come to its end.
     """
 
@@ -82,6 +84,7 @@ class RunView:
     late: int
     scored: bool
     holder: int | None
+    elsewhere: str
     todo: str
     shards: tuple[ShardView, ...]
     scoring: tuple[ShareView, ...] = ()
@@ -113,9 +116,12 @@ def look(run: RunFolder, parts: Parts | None = None) -> RunView:
             counts[file.stem][outcome in (OK, EMPTY)] += 1
         if file.stem in seals:
             late += _late(file, sum(counts[file.stem].values()))
-    shards = [*_of_one_process(run, counts, last), *_of_workers(run, claims, last, counts)]
+    lock = run.path / "lock"
+    holder = holder_here(lock)
+    elsewhere = holder_elsewhere(lock) if holder is None else None
+    alone = _of_one_process(counts, holder, elsewhere, at_work=last is None)
+    shards = [*alone, *_of_workers(run, claims, last, counts)]
     scoring = _of_scoring(parts) if parts is not None else []
-    holder = lock_holder(run.path / "lock")
     scored_by = [each for each in scoring if each.state in ("working", "loading")]
     working = [each for each in shards if each.state in ("working", "loading")]
     rate = sum(each.rate or 0.0 for each in working)
@@ -135,7 +141,10 @@ def look(run: RunFolder, parts: Parts | None = None) -> RunView:
         late=late,
         scored=(run.path / "summary.json").exists(),
         holder=holder,
-        todo=_todo(run, left, at_work=bool(working or scored_by or holder is not None), last=last),
+        elsewhere=f"{elsewhere.place.host} {elsewhere.place.pid}" if elsewhere is not None else "",
+        todo=_todo(
+            run, left, at_work=bool(working or scored_by or holder is not None or elsewhere is not None), last=last
+        ),
         shards=tuple(shards),
         scoring=tuple(scoring),
     )
@@ -157,30 +166,21 @@ def _todo(run: RunFolder, left: int, *, at_work: bool, last: Epoch | None) -> st
     return f"cxrbench run --resume {run.path}{workers}"
 
 
-def _of_one_process(run: RunFolder, counts: Mapping[str, Counter[bool]], last: Epoch | None) -> list[ShardView]:
-    """Shard 0 belongs to a process that holds the folder's lock and keeps no heartbeat."""
+def _of_one_process(
+    counts: Mapping[str, Counter[bool]], here: int | None, elsewhere: Holder | None, *, at_work: bool
+) -> list[ShardView]:
+    """Shard 0 belongs to a process that holds the folder's lock and keeps no heartbeat but that of the lock."""
     name = shard_name(0)
     if name not in counts:
         return []
-    holder = lock_holder(run.path / "lock") if last is None else None
     rows = counts[name]
-    state = "working" if holder is not None else "closed"
+    host, pid = (elsewhere.place.host, elsewhere.place.pid) if elsewhere is not None else ("", here)
+    state = "working" if at_work and pid is not None else "closed"
+    if state == "closed":
+        host, pid = "", None
     return [
-        ShardView(name, 0, None, "", holder, state, rows.total(), rows[False], None, None, None)
+        ShardView(name, 0, None, host, pid, state, rows.total(), rows[False], None, None, None)
     ]  # fmt: skip
-
-
-def lock_holder(lock: Path) -> int | None:
-    """A process of this machine that holds a run's lock; None without one, or where the system does not tell."""
-    try:
-        inode = lock.stat().st_ino
-        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
-            words = line.split()
-            if words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode):
-                return int(words[4])
-    except (OSError, IndexError, ValueError):
-        return None
-    return None
 
 
 def _of_workers(
@@ -208,11 +208,11 @@ def _at_work(beat: Beat | None) -> bool:
 def _watch(run: RunFolder, claims: Sequence[Claim]) -> set[int]:
     """The shards whose heartbeat comes in while we watch."""
     before = {claim.shard: run.claims.beat(claim.shard) for claim in claims}
-    until = time.monotonic() + 3 * BEAT
     found: set[int] = set()
-    while len(found) < len(before) and time.monotonic() < until:
-        time.sleep(0.2)
+    for _ in looks() if before else ():
         found |= {shard for shard, beat in before.items() if run.claims.beat(shard) != beat}
+        if len(found) == len(before):
+            break
     return found
 
 
@@ -246,16 +246,17 @@ def _of_scoring(parts: Parts) -> list[ShareView]:
         rank for rank, sign in before.items() if sign.state == "working" and sign.place.machine != this_machine()
     }
     ticking: set[int] = set()
-    until = time.monotonic() + 3 * BEAT
-    while len(ticking) < len(elsewhere) and time.monotonic() < until:
-        time.sleep(0.2)
+    for _ in looks() if elsewhere else ():
         ticking |= {sign.rank for sign in parts.signs() if sign.rank in elsewhere and sign != before[sign.rank]}
+        if ticking == elsewhere:
+            break
     return [_scoring_share(sign, ticking) for sign in parts.signs()]
 
 
 def _scoring_share(sign: Sign, ticking: set[int]) -> ShareView:
     here = sign.place.machine == this_machine()
-    state, seconds = sign.state, sign.clock - sign.place.clock
+    state: str = sign.state
+    seconds = sign.clock - sign.place.clock
     if state == "working" and (sign.place.alive() is False or (not here and sign.rank not in ticking)):
         state = "dead" if here else "silent"
     elif state == "working" and not sign.stage:

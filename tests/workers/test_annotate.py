@@ -18,16 +18,14 @@ from hypothesis import strategies as st
 
 from cxrbench.cli.status import _show_scoring
 from cxrbench.errors import CxrbenchError
-from cxrbench.features.base import Pairs, Resources
+from cxrbench.features.base import Resources
 from cxrbench.features.store import SharedStore, Store, keys_of, row_key
 from cxrbench.judges.ask import PENDING
 from cxrbench.judges.engine import Hands
 from cxrbench.judges.feature import PairVerdicts
 from cxrbench.judges.store import JudgeStore, Stored, Told, told_of
-from cxrbench.metrics.base import FeatureRequest
-from cxrbench.parts import ElsewhereError, Life, Parts, Plan, Share, even, fair, owner, place
-from cxrbench.scoring import Ahead
-from cxrbench.store import RunFolder
+from cxrbench.parts import Life, Parts
+from cxrbench.shares import ElsewhereError, Plan, Share, even, fair, owner, place
 from cxrbench.workers import annotate
 from cxrbench.workers.annotate import (
     WHOLE,
@@ -39,11 +37,11 @@ from cxrbench.workers.annotate import (
     take_over,
 )
 from cxrbench.workers.share import StoppedError
-from cxrbench.workers.supervise import Ended
 from cxrbench.workers.view import _of_scoring
 from tests import commands
-from tests.chat_server import ChatServer, answer, status
+from tests.chat_server import ChatServer, answer
 from tests.judges.answers import chexprompt_answer
+from tests.workers.inline import ABOUT, TEXTS, Inline, behave, judged, nothing, requests, shared, world_in
 from tests.workers.reader import Counts, Doubled
 from tests.workers.trial import (
     JUDGED,
@@ -59,12 +57,6 @@ from tests.workers.trial import (
 )  # fmt: skip
 
 cli = commands.cli
-
-TEXTS = [f"Report number {i} of {'many ' * (i % 7)}words." for i in range(24)]
-
-
-def nothing(*_):
-    return None
 
 
 @given(
@@ -85,64 +77,7 @@ def test_every_key_is_the_share_of_one_worker_and_all_have_equally_many(keys, ot
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    """A run folder, 24 pairs in chunks of 7, a store, and the annotators of the trials, found by name."""
-
-    class World:
-        run = RunFolder(tmp_path / "run")
-        store = Store(tmp_path / "features" / "phantom")
-        pairs = Pairs([f"s{i}" for i in range(24)], TEXTS, TEXTS[::-1])
-        requests = (FeatureRequest("slow-counts"), FeatureRequest("slow-doubled"))
-
-        def ahead(self, **changes):
-            def chunks():
-                for at in range(0, 24, 7):
-                    one = slice(at, at + 7)
-                    yield Pairs(self.pairs.sample_ids[one], self.pairs.predictions[one], self.pairs.references[one])
-
-            return Ahead({"slow:plain": self.requests}, chunks, replace(Resources(store=self.store), **changes))
-
-    known = {"slow-counts": Counts, "slow-doubled": Doubled, "judge": PairVerdicts}
-    monkeypatch.setattr(annotate.registry, "load", lambda kind, name: known[name])
-    monkeypatch.setenv("TRIAL_LOG", str(tmp_path / "log"))
-    monkeypatch.setattr("cxrbench.workers.supervise.LOOK", 0.0)
-    return World()
-
-
-class Inline:
-    """A crew whose workers work when they are started, in this process; `die` says when one is killed."""
-
-    def __init__(self, ahead, parts, world, die=nothing):
-        self.ahead, self.parts, self.world, self.die = ahead, parts, world, die
-        self.gone = []
-
-    def start(self, rank):
-        try:
-            annotate_share(self.ahead, self.parts, rank, self.parts.plan(), self.die, nothing)
-        except InterruptedError:
-            self.gone.append(Ended(rank, "died", "by signal SIGKILL"))
-        else:
-            self.gone.append(Ended(rank, "done"))
-
-    def ended(self):
-        found, self.gone = self.gone, []
-        return found
-
-    def stop(self):
-        pass
-
-
-def shared(world, workers, ahead, die=nothing, notes=None):
-    said = [] if notes is None else notes
-    parts = annotate.parts_of(world.run, ahead.resources)
-    crews = []
-
-    def crew(metrics, count):
-        assert metrics == ["slow:plain"]
-        crews.append(Inline(ahead, parts, count, die))
-        return crews[-1]
-
-    made = annotate_with_workers(world.run, ahead, workers, crew, nothing, nothing, said.append)
-    return made, len(crews)
+    return world_in(tmp_path, monkeypatch)
 
 
 def test_workers_annotate_every_text_once_and_what_rests_on_others_in_a_second_round(world, tmp_path):
@@ -247,7 +182,7 @@ def test_the_end_of_a_share_is_said_though_a_scoring_that_ends_removes_the_folde
 
 def test_answers_that_are_merged_keep_what_could_be_read_and_count_once(tmp_path):
     def told(key, text, at, *, readable):
-        return Told(key * 16, key * 16, Stored(text, readable, "{}", body=b"\x00raw", at=at)).row()
+        return Told(key * 16, key * 16, Stored(text, readable, ABOUT, body=b"\x00raw", at=at)).row()
 
     parts = Parts(tmp_path, tmp_path)
     part = parts.new(0)
@@ -319,7 +254,7 @@ def test_an_annotator_that_breaks_is_noted_and_left_to_the_scoring(world, monkey
     notes = []
     _, crews = shared(world, 2, world.ahead(), notes=notes)
     assert crews == 1
-    assert notes == ["worker 0: no weights; no weights", "worker 1: no weights; no weights"]
+    assert notes == ["worker 0: no weights", "worker 1: no weights"]
 
 
 def test_progress_of_a_scoring_is_seen_from_outside(world, tmp_path, capsys, monkeypatch):
@@ -344,32 +279,6 @@ def test_progress_of_a_scoring_is_seen_from_outside(world, tmp_path, capsys, mon
 
 
 # Judges
-
-
-def requests(server):
-    return [heard.body for heard in server.heard if heard.method == "POST"]
-
-
-def judged(world, server, **settings):
-    from cxrbench.engines.chat import Chat
-    from cxrbench.judges.build import Wish, build
-
-    given = {"backoff": "0", "retries": "0", "concurrency": "5", "structured": "no", **settings}
-    made = build(Wish("openai:m", server.url, settings=given), "credentialed", {}, "cpu", Chat)
-    rubric = made.rubric("chexprompt")
-    made.known[rubric.tag] = rubric
-    return made.at(world.run.path.parent / "judges"), FeatureRequest("judge", (("rubrics", rubric.tag),))
-
-
-def behave(heard):
-    if heard.method == "GET":
-        return answer()
-    text = heard.body.decode()
-    if "number 3 " in text:
-        return status(500)
-    if "number 5 " in text:
-        return answer("no verdict at all")
-    return answer(chexprompt_answer((len(text) % 2, 0, 0, 0, 0, 0)))
 
 
 def test_workers_ask_every_question_once_and_failures_count_as_they_do_in_one_process(world, tmp_path):
@@ -455,13 +364,13 @@ def test_what_another_judge_was_asked_by_a_killed_scoring_is_no_answer_of_this_o
 
 def test_a_part_is_merged_to_disk_before_it_is_removed(tmp_path):
     part = Parts(tmp_path, tmp_path).new(0)
-    part.put([Told(b"q" * 16, b"k" * 16, Stored("clear", readable=True, about="{}", at=1.0), "").row()])
+    part.put([Told(b"q" * 16, b"k" * 16, Stored("clear", readable=True, about=ABOUT, at=1.0), "").row()])
     part.close()
     with JudgeStore(tmp_path / "j") as store:
         said: list[str] = []
         store._base.set_trace_callback(said.append)
         assert store.merge(part.path) == 1
-        assert said.index("PRAGMA synchronous = FULL") < said.index("BEGIN IMMEDIATE") < said.index("COMMIT")
+        assert said.index("PRAGMA synchronous = EXTRA") < said.index("BEGIN IMMEDIATE") < said.index("COMMIT")
         assert said.index("COMMIT") < said.index("PRAGMA synchronous = NORMAL")
 
 

@@ -174,7 +174,7 @@ def test_status_tells_dead_from_silent_and_says_what_to_type(run, monkeypatch):
     run.manifest_file.write_text(json.dumps(body))
     run.claims.open_epoch(epoch(world=3))
     monkeypatch.setattr(claims_module, "BEAT", 0.1)
-    monkeypatch.setattr("cxrbench.workers.view.BEAT", 0.1)
+    monkeypatch.setattr("cxrbench.lock.BEAT", 0.1)
     places = [Place.here(), replace(Place.here(), started="1"), replace(Place.here(), machine="another", host="far")]
     for rank, place in enumerate(places):
         monkeypatch.setattr(Place, "here", classmethod(lambda cls, place=place: place))

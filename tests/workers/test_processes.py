@@ -3,13 +3,16 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
 
 from cxrbench.store import RunFolder
+from cxrbench.workers.processes import Processes
 from tests.workers.trial import Trial, bytes_of_shards, end, ends_when_asked, size, wait_for_bytes, workers_of
 
 
@@ -84,6 +87,23 @@ def test_a_worker_that_dies_again_and_again_ends_the_run(tmp_path):
     assert len(made.answers(tmp_path / "run")) == 6
 
 
+@pytest.mark.parametrize(("given", "shared"), [(6, "3"), (1, "1")])
+def test_workers_share_the_processors_of_the_job_and_not_of_the_machine(given, shared, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(given)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 128)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    seen = tmp_path / "seen"
+    (tmp_path / "program").write_text(f"#!/bin/sh\necho $OMP_NUM_THREADS > {seen}.$$\nmv {seen}.$$ {seen}\n")
+    (tmp_path / "program").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "program"))
+    crew = Processes(["run"], 1, 2, spread=True)
+    crew.start(0)
+    while not crew.ended():
+        time.sleep(0.01)
+    assert seen.read_text() == f"{shared}\n"
+
+
 def test_an_error_of_a_worker_is_that_of_the_run(trial, tmp_path):
     words = [*trial.words]
     try:
@@ -138,6 +158,19 @@ def test_a_rank_that_is_started_again_goes_on_with_its_share(trial, tmp_path):
     assert trial.answers(out) == trial.answers(trial.place / "whole")
     assert (out / "summary.json").exists()
     assert [claim.rank for claim in RunFolder(out).claims.claims()] == [0, 1, 0]
+
+
+def test_a_rank_shows_how_far_its_own_share_is(trial, tmp_path):
+    told_at_once = "import cxrbench.cli.main as m, cxrbench.cli.progress as p; p.QUIET_SECONDS = 0; m.run()"
+    command = [sys.executable, "-c", told_at_once, "run", *trial.words, "--out", str(tmp_path / "run")]
+    ended = subprocess.run(
+        command, env={**trial.environment, "RANK": "1", "WORLD_SIZE": "3"}, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    shown = [line for line in ended.stderr.splitlines() if line.startswith("sleeper on asleep")]
+    assert shown
+    # 48 samples among three ranks.
+    assert all(re.match(r"sleeper on asleep, share 1 of 3: (16 to do|\d+ of 16,)", line) for line in shown), shown
 
 
 @pytest.fixture
