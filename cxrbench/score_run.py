@@ -11,7 +11,6 @@ import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from cxrbench import __version__, registry
@@ -20,7 +19,8 @@ from cxrbench.atomic import write_atomic
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.features.base import device_kind
 from cxrbench.group_values import task_tables
-from cxrbench.metrics.base import Context, Corpus, Resources, comparable
+from cxrbench.metrics.base import Context, Corpus, Resources
+from cxrbench.score_notes import changed, embedded_notes, gallery_notes, noted, notes_of, unkept, without_rubric
 from cxrbench.scores import (
     Sources,
     is_dummy,
@@ -40,37 +40,6 @@ from cxrbench.tables import StoredSamples, read_samples
 from cxrbench.types import Access, ClusterUnit, Manifest, Prediction, Sample
 from cxrbench.verified import scored_on
 from cxrbench.workers.annotate import came_to_its_end, take_over
-
-
-def _noted(scored: Scored, sources: Sources) -> Scored:
-    """A metric that learnt from a given word list, or was judged, says so wherever its score stands."""
-    if scored.metric.judge and scored.statistics is not None and sources.resources.judge is not None:
-        return replace(scored, notes=tuple(sources.resources.judge.told(scored.context.data["rubrics"])))
-    if sources.vocabulary is None or "vocabulary" not in scored.context.data:
-        return scored
-    return replace(scored, notes=(f"{scored.metric.key}: a given vocabulary of {len(sources.vocabulary)} words",))
-
-
-def notes_of(results: Sequence[Scored]) -> list[str]:
-    """What a reader must know of how the metrics came about, each note with the metric it is of."""
-    notes = [(f"{each.metric.key}: ", note) for each in results for note in each.notes]
-    return [note if note.startswith(lead) else lead + note for lead, note in notes]
-
-
-def embedded_notes(results: Sequence[Scored]) -> list[str]:
-    """Numbers that the tiny embedded annotators made must not stand beside published ones."""
-    keys = [each.metric.key for each in results if each.statistics is not None and "embedded-" in each.signature]
-    said = "read by the embedded annotators, which know phantom only: not comparable with published values"
-    return [f"{', '.join(keys)}: {said}"] if keys else []
-
-
-def _unkept(results: Sequence[Scored], sources: Sources, dataset: str | None) -> list[str]:
-    """Annotations that could not be kept cost the next scoring the same time again, so it is said."""
-    store = with_store(sources.resources, dataset).store
-    read = any(each.statistics is not None and "|verified:" in each.signature for each in results)
-    if store is None or not read or store.usable():
-        return []
-    return [f"annotations were not kept, the next scoring makes them again: {store.file.parent} cannot be written"]
 
 
 def score_run(
@@ -123,12 +92,12 @@ def score_run(
             "excluded": dict(manifest.excluded),
             "notes": [
                 *manifest.task.get("run_notes", ()),
-                *_gallery_notes(manifest),
+                *gallery_notes(manifest),
                 *notes_of(results),
-                *_changed(results, before),
-                *(f"{key}: left out, its rubric is not there" for key in _without_rubric(before.get("metrics", {}))),
+                *changed(results, before),
+                *(f"{key}: left out, its rubric is not there" for key in without_rubric(before.get("metrics", {}))),
                 *embedded_notes(results),
-                *_unkept(results, sources, manifest.task["dataset"]["name"]),
+                *unkept(results, sources, manifest.task["dataset"]["name"]),
             ],
             "speed": _speed(run, manifest, answered_rows(stored.chosen, predictions)),
         }
@@ -169,29 +138,6 @@ def _still_missing(manifest: Manifest, results: Sequence[Scored], before: Mappin
     return {"not_scored": not_scored, "required": wanted}
 
 
-def _changed(results: Sequence[Scored], before: Mapping[str, Any]) -> list[str]:
-    """A number that is made in another way than at the last scoring says so."""
-    then = {
-        key: next(iter(values.values()))["signature"] for key, values in before.get("metrics", {}).items() if values
-    }
-    ways: dict[str, list[str]] = {}
-    for each in results:
-        key = each.metric.key
-        if each.statistics is not None and comparable(then.get(key, each.signature)) != comparable(each.signature):
-            ways.setdefault(_differences(then[key], each.signature), []).append(key)
-    return [
-        f"{', '.join(keys)} {'is' if len(keys) == 1 else 'are'} made in another way than at the last scoring: {how}"
-        for how, keys in ways.items()
-    ]
-
-
-def _differences(before: str, now: str) -> str:
-    """The parts in which two signatures differ: `weights:1a2b3c4d before, weights:5e6f7a8b now`."""
-    first, second = (comparable(each).split("|") for each in (before, now))
-    gone = [f"{part} before" for part in first if part not in second]
-    return ", ".join([*gone, *(f"{part} now" for part in second if part not in first)])
-
-
 def speed_summary(run: RunFolder) -> dict[str, Any]:
     """What a run of random weights came to: how many samples were answered, and how fast. Nothing is scored."""
     manifest, predictions = run.manifest(), run.predictions()
@@ -217,15 +163,6 @@ def _speed(run: RunFolder, manifest: Manifest, answered: Sequence[Prediction]) -
         return {}
     batches = run.batches()
     return speed_entry(answered, batches, machine, measured_entry(manifest, batches))
-
-
-def _gallery_notes(manifest: Manifest) -> list[str]:
-    """How many train images a retrieval model could look at."""
-    machine = manifest.circumstances[-1] if manifest.circumstances else {}
-    if "gallery" not in machine:
-        return []
-    left_out = ", ".join(f"{count} {why}" for why, count in machine.get("gallery_left_out", {}).items())
-    return [f"gallery: {machine['gallery']} train images" + (f" ({left_out})" if left_out else "")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +258,7 @@ def _score_stored(
         opened.resources, sources.annotate,
     )  # fmt: skip
     fresh = {each.metric.key: each for each in scored}
-    fresh = {key: _noted(result, sources) for key, result in fresh.items()}
+    fresh = {key: noted(result, sources) for key, result in fresh.items()}
     for result in fresh.values():
         keep_scores(run, result, texts, sources)
     results = [known.get(each.metric.key) or fresh[each.metric.key] for each in chosen]
@@ -371,14 +308,9 @@ def _scored_earlier(run: RunFolder, named: Collection[str]) -> list[Scored]:
     return [
         Scored(make_metric(key), False, Context(), next(iter(values.values()))["signature"], None)
         for key, values in metrics.items()
-        if key not in named and values and key not in _without_rubric(metrics)
+        if key not in named and values and key not in without_rubric(metrics)
         if key.partition(":")[0] in registry.entries("metrics")
     ]
-
-
-def _without_rubric(keys: Collection[str]) -> list[str]:
-    """Metrics `judge:FILE` whose file is gone: what their columns mean is not known any more."""
-    return [key for key in keys if key.startswith("judge:") and not Path(key.partition(":")[2]).is_file()]
 
 
 def score_pairs(
@@ -412,7 +344,7 @@ def score_pairs(
     chosen = choose((), named or DEFAULT_METRICS, optional)
     resources = with_store(sources.resources, dataset)
     scored = score(samples, predictions, chosen, corpus, text, progress, resources=resources)
-    results = [_noted(each, sources) for each in scored]
+    results = [noted(each, sources) for each in scored]
     summary = summarise(
         samples,
         predictions,
@@ -424,7 +356,7 @@ def score_pairs(
         confidence=confidence,
         progress=progress,
     )
-    return {**summary, "notes": [*notes_of(results), *embedded_notes(results), *_unkept(results, sources, dataset)]}
+    return {**summary, "notes": [*notes_of(results), *embedded_notes(results), *unkept(results, sources, dataset)]}
 
 
 DEFAULT_METRICS = ("bleu:raw", "rouge-l:raw", "cider:raw", "length", "distinct")
