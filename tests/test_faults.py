@@ -305,12 +305,12 @@ def test_document_frequencies_on_disk_are_kept_taken_up_and_mended(cli, tmp_path
         (lambda: counts.write_bytes(body[:-12]), "a stored context is damaged"),
         (lambda: counts.write_bytes(body[12:24] + body[:12] + body[24:]), "a stored context is damaged"),
         (counts.unlink, f"a stored context is not whole: {counts.name} is not there"),
-        (lambda: os.mkfifo(counts), "a stored context cannot be read: it is not a regular file"),
+        (counts.mkdir, "a stored context cannot be read: Is a directory"),
     ):
         change()
         code, _, err = cli("score", run, "--replicates", 0)
         assert (code, said in err, "delete cider.raw.json and score again" in err) == (4, True, True), err
-    counts.unlink()
+    counts.rmdir()
     monkeypatch.undo()
     inline.unlink()
     assert cli("score", run, "--replicates", 0)[0] == 0
