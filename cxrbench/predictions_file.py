@@ -153,10 +153,11 @@ def read_predictions(path: str | Path) -> PredictionsFile:
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in (*LINES, *READERS):
+        ending = f"cannot end in {suffix!r}" if suffix else "needs an ending that tells its form"
         raise CxrbenchError(
-            f"a predictions file cannot end in {suffix or 'nothing'!r}",
+            "this is a folder, and a predictions file is one file" if path.is_dir() else f"a predictions file {ending}",
             where=str(path),
-            fix=f"write one of: {', '.join((*LINES, *READERS))} (JSONL: one object per line)",
+            fix=f"one of: {', '.join((*LINES, *READERS))} (JSONL: one object per line)",
         )
     builder, content = _Builder(path), hashlib.sha256()
     with _reading(path):

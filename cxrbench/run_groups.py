@@ -11,7 +11,7 @@ from typing import Any
 from cxrbench.data.grouping import VERBOSITY
 from cxrbench.data.samples import cluster_unit, clusters_of
 from cxrbench.errors import CxrbenchError, Exit, suggest
-from cxrbench.group_values import LENGTH_KEY, columns_of_task, group_tables, told, verbosity
+from cxrbench.group_values import LENGTH_KEY, columns_of_task, group_tables, not_told, told, verbosity
 from cxrbench.scores import load_scores
 from cxrbench.scoring import Scored
 from cxrbench.spec import FEWEST, GroupsPart
@@ -48,9 +48,10 @@ def run_groups(
     stored = read_samples(run.samples_file).chosen
     found = load_scores(run, metrics)
     if not any(told(each) for each in found):
+        why = "; ".join(f"{key}: {reason}" for key, reason in not_told(found).items())
         raise CxrbenchError(
-            "no metric was scored that can be told by groups", where=str(run.path), fix="cxrbench score RUN",
-            code=Exit.UNDECIDED,
+            f"no metric was scored that can be told by groups{f' ({why})' if why else ''}", where=str(run.path),
+            fix="cxrbench score RUN", code=Exit.UNDECIDED,
         )  # fmt: skip
     kept = manifest.task.get("groups")
     part = GroupsPart.model_validate(kept) if kept else None

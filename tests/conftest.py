@@ -40,6 +40,15 @@ def _nobodys_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
         yield place, count()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_stripped_table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """METEOR's table is unpacked once, not for every test that scores with it: it is the same whoever asks."""
+    place = tmp_path_factory.mktemp("stripped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cxrbench.metrics.meteor_stripped.cache_dir", lambda: place)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _own_settings(_nobodys_settings: tuple[Path, Iterator[int]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings and caches of each test's own; the folders are made when something is written into them."""

@@ -95,6 +95,9 @@ def test_a_dry_run_shows_everything_and_writes_nothing(cli, small, tmp_path):
         (("score", "/none"), 2, "no such run folder or file"),
         (("compare", "/none", "/none"), 2, "there is no run here"),
         (("runs", "show", "/none"), 2, "there is no run here"),
+        (("score", "replay:p.csv"), 2, "to do: cxrbench run --model replay:p.csv --task TASK, or cxrbench score p.csv"),
+        (("score", "none:p.csv"), 2, "there is no such run folder or file"),
+        (("run", "--model", "replay:.", "--task", "demo-findings"), 2, "this is a folder, and a predictions file is"),
         (("list", "model"), 2, "did you mean 'models'"),
         (("data", "add", "phantom", "--reports", "."), 2, "has no root 'reports'"),
         (("data", "add", "iu-xray"), 2, "no root was given"),
@@ -106,6 +109,18 @@ def test_a_wrong_call_is_one_sentence_and_a_code(cli, words, code, said):
     assert found == code
     assert said in err
     assert "Traceback" not in err
+
+
+def test_a_board_names_the_task_that_was_meant(cli, tmp_path):
+    board = "name: b\ntitle: b\ntasks: [{task: demo-findngs, runs: [runs], columns: [rouge-l:raw/rouge_l]}]\n"
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "b.yaml").write_text(board)
+    code, _, err = cli("leaderboard", "build", "b.yaml", "-o", "b.html")
+    assert code == 2
+    assert "no shipped task is called 'demo-findngs' (did you mean 'demo-findings'?)" in err
+    (tmp_path / "b.yaml").write_text(board.replace("demo-findngs", "my-own"))
+    code, _, err = cli("leaderboard", "build", "b.yaml", "-o", "b.html")
+    assert (code, "shipped task" in err) == (2, False)
 
 
 def test_a_required_metric_that_cannot_run_is_incomplete(cli, small):
@@ -174,6 +189,13 @@ def test_everything_can_be_listed_in_100_columns(cli, what):
     assert code == 0
     assert len(out.splitlines()) > 2
     assert max(len(line) for line in out.splitlines()) <= 100
+    if what == "metrics":
+        assert {"distilbert-base-uncased,", "IAMJB/RadEvalModernBERT,", "FILE.py[@config][#value]"} <= set(out.split())
+        assert "bleu: bleu_1↑, bleu_2↑, bleu_3↑, bleu_4↑" in out.splitlines()
+    if what == "tasks":
+        row = next(line for line in out.splitlines() if line.startswith("iu-findings "))
+        assert row.split() == ["iu-findings", "1", "findings", "images,", "indication", "open", "3337", "verified"]
+        assert len([line for line in out.splitlines() if line.startswith(" ")]) < 8  # hardly a row needs two lines
 
 
 @pytest.mark.parametrize("columns", [80, 100, 140])

@@ -53,6 +53,13 @@ def test_a_dry_run_shows_the_prompt_as_the_model_gets_it(cli, folder, tmp_path):
     assert code == 0, err
     assert "<image>" in out
     assert "Estimate" in out
+    assert "generation_config.json" not in out
+    (folder / "generation_config.json").write_text('{"max_length": 40, "num_beams": 2, "length_penalty": 0.5}')
+    words = ("run", "--model", f"hf:{folder}", "--task", task, "--preset", "documented", "--dry-run")
+    code, out, err = cli(*words)
+    assert code == 0, err
+    told = " ".join(out.split())
+    assert "generation_config.json asks for max_length 40, length_penalty 0.5, which cxrbench does not do" in told
     assert not (tmp_path / "runs").exists()
 
 

@@ -205,6 +205,11 @@ def test_purge_deletes_only_what_carries_the_mark(cli, tmp_path):
     assert f"left alone: {unmarked}" in err
     assert contents(originals) == before
     assert (unmarked / "x").exists()
+    table = claim_folder(tmp_path / "cache/cxrbench/metrics/meteor")  # METEOR's, of no data set
+    assert cli("cache", "purge", "--dataset", "jsonl", "--yes")[0] == 3
+    assert table.is_dir()
+    assert "deleted" in cli("cache", "purge", "--yes")[1]
+    assert not table.exists()
 
 
 @pytest.mark.usefixtures("own")
@@ -449,7 +454,9 @@ def test_listed_runs_can_be_pasted_and_damaged_ones_take_a_line(cli, tmp_path):
     code, out, _ = cli("runs", "list")
     assert code == 0
     lines = out.splitlines()
-    listed = dict(zip(lines[::2], lines[1::2], strict=True))
+    paths = [at for at, line in enumerate(lines) if not line.startswith(" ")]
+    ends = [*paths[1:], len(lines)]
+    listed = {lines[at]: " ".join(lines[at + 1 : end]) for at, end in zip(paths, ends, strict=True)}
     assert set(listed) == {f"runs/{name}" for name in ("small", long, *broken)}
     assert all("damaged" in listed[f"runs/{name}"] for name in broken)
     assert "24/24 answered" in listed[f"runs/{long}"]

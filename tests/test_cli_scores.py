@@ -128,6 +128,22 @@ def test_runs_list_says_how_many_samples_were_scored(cli, tmp_path):
     assert cli("run", "--model", "random-report", *words)[0] == 0
     out = cli("runs", "list")[1]
     assert "6/6 answered (--limit 6)  scored 6 of 6" in out
+    assert "scores: bleu:raw bleu_4 " in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_what_a_metric_failed_on_is_not_listed_or_cited_as_scored(cli, tmp_path):
+    run, _ = small_run(cli, tmp_path)
+    code, out, _ = cli("cite", run)
+    assert (code, "24 of 24 samples scored" in out) == (0, True)
+    body = summary(run)
+    for entry in body["metrics"]["cider:raw"].values():
+        entry |= {"n": 20, "failed": 4}
+    (run / "summary.json").write_text(json.dumps(body))
+    assert "24/24 answered  scored 20 to 24 of 24" in cli("runs", "list")[1]
+    (listed,) = json.loads(cli("runs", "list", "--json")[1])
+    assert (listed["scored"], listed["scored_by"]["cider:raw"], listed["scored_by"]["bleu:raw"]) == (20, 20, 24)
+    assert "20 to 24 of 24 samples scored" in cli("cite", run)[1]
 
 
 def test_few_patients_are_named_in_a_comparison(cli, tmp_path):

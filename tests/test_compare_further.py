@@ -165,6 +165,20 @@ def test_tables_of_groups_fit_100_columns(cli, pair):
     assert max(map(len, out.splitlines())) <= 100
     assert "rouge-l:raw rouge_l ↑ by race" in out
     assert "largest minus smallest group" in out
+    assert "not told by groups: distinct:exact: no function of sums over samples" in out
+    assert "further tables" not in out
+
+
+def test_of_very_many_tables_of_groups_the_first_are_shown(cli, pair, monkeypatch):
+    monkeypatch.setattr("cxrbench.cli.show_compare.TABLES", 3)
+    words = ("compare", "one", "two", "--by", "sex,race", "--min-patients", 1, "--replicates", 100)
+    code, out, _ = cli(*words)
+    assert code == 0
+    assert out.count(" by sex\n") + out.count(" by race\n") == 3
+    told = next(line for line in out.splitlines() if "further tables" in line)
+    whole = json.loads(cli(*words, "--json")[1])["comparisons"][0]["groups"]
+    tables = sum(len(values) for metrics in whole.values() for values in metrics.values())
+    assert told.startswith(f"{tables - 3} further tables (by ")
 
 
 def test_small_cells_are_hidden_here_as_in_one_run(cli, pair):

@@ -97,12 +97,42 @@ def test_it_reads_well_and_says_what_a_gap_is(cli, found, monkeypatch):
     assert "minus the group no" in out
 
 
+def test_a_gap_that_is_not_told_says_why():
+    """Against a hidden group there is none, nor where too few are left outside."""
+    from cxrbench.cli.layout import console
+    from cxrbench.cli.show_groups import TABLES, show_groups
+
+    cell = {"hidden": False, "n": 30, "clusters": 20, "value": 0.5, "ci": None, "gap": None, "gap_ci": None}
+    body = {"higher_is_better": True, "groups": {"a": cell, "b": {"hidden": True}}, "spread": None}
+    about = {"fewest": 10, "ci_level": None, "left_out": {"m:p": "why"}}
+
+    def shown(against, values):
+        out = console()
+        with out.capture() as told:
+            show_groups(out, {**about, "against": against, "groups": {"c": {"k:p": values}}}, "patients")
+        return told.get()
+
+    assert "no gap: the group b is hidden" in shown({"c": "b"}, {"v": body})
+    said = " ".join(shown({}, {"v": body}).split())
+    assert "no gap of a: what is left to hold it against has fewer than 10 patients, or no such number" in said
+    undefined = {**body, "groups": {"a": {**cell, "value": None}}}
+    assert "no gap" not in shown({}, {"v": undefined})
+    assert "no gap" not in shown({"c": "a"}, {"v": body})
+    many = shown({}, {f"v{number}": body for number in range(TABLES + 3)})
+    assert many.count("by c") == TABLES + 1
+    assert "3 further tables (by c 3) with --json" in many
+    assert "not told by groups: m:p: why" in many
+
+
 def test_hidden_groups_make_no_table(cli, found, monkeypatch):
     """One line names what has no group to show; a table of hidden cells says nothing."""
     monkeypatch.setenv("COLUMNS", "100")
     code, out, err = cli("groups", found[0], "--by", "sex", "--min-patients", 100, "--replicates", 0)
     assert code == 0, err
-    assert "by sex, no group to show: bleu:raw bleu_4" in out
+    assert "by sex, no group to show (one is shown from 100 patients on, where it tells of no smaller one)" in out
+    assert "bleu:raw bleu_4" in out
+    assert out.count("distinct:exact") == 1
+    assert "not told by groups: distinct:exact: no function of sums over samples" in out
     assert "patients  value" not in out
     assert "hidden: fewer than 100 patients" in out
     assert max(map(len, out.splitlines())) <= 100
@@ -169,6 +199,8 @@ def test_a_task_with_groups_tells_them_when_it_is_scored(cli, tmp_path, monkeypa
     ("words", "said"),
     [
         (("--by", "colour"), "no column 'colour'"),
+        (("--by", "variant", "--against", "original"), "a task with variants (demo-robustness, say), or one of:"),
+        (("--by", "sex", "--metrics", "distinct"), "(distinct:exact: no function of sums over samples)"),
         (("--by", "sex", "--against", "X"), "no group 'X'"),
         (("--by", ","), "no column is named"),
         ((), "the task groups by none"),

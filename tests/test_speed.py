@@ -59,7 +59,26 @@ def test_a_resumed_run_says_so_and_names_every_machine():
     measured = found["measured"]
     assert measured["parts"] == "2: interrupted and resumed, each with its own warm-up"
     assert (measured["device"], measured["cpus"], measured["slots"]) == ("cpu, H200", "2, 16", "2 to 4")
-    assert "parts: 2: interrupted and resumed" in speed_lines(found)[2]
+    assert "parts: 2: interrupted and resumed" in speed_lines(found)[3]
+    assert max(map(len, speed_lines(found))) <= 100
+
+
+def test_of_several_workers_the_engine_is_told_per_worker():
+    """Batches of two workers lie beside each other: reports over their wall times together is what one worker does."""
+    parts = [{"device": "cpu", "cpus": 2, "rank": rank, "world": 2} for rank in range(2)]
+    together = [replace(FIRST, segment=-1), replace(SECOND, segment=-1, ended=2.0)]
+    found = entry(together, *parts)
+    assert (found["reports_per_s"], found["engine_reports_per_s"]) == (6 / 2.0, 6 / 2.0)
+    assert found["measured"]["workers"] == "2"
+    assert found["measured"]["scope"].endswith("engine_reports_per_s without reading, per worker")
+    lines = speed_lines(found | {"peak_rss": 2**30})
+    assert lines[1].endswith("2 processors, 2 workers")
+    assert lines[2].endswith("loading not; engine alone 3/s per worker")
+    assert lines[-1].strip() == "peak memory 1.0 GiB per worker"
+    assert max(map(len, lines)) <= 100
+    resumed = entry([*together, replace(FIRST, segment=0)], {"device": "cpu", "cpus": 2}, *parts)
+    assert resumed["measured"]["workers"] == "1, 2"
+    assert all("worker" not in line for line in speed_lines(entry([FIRST, SECOND], {"device": "cpu"})))
 
 
 def test_a_run_scored_before_this_was_kept_is_still_shown():

@@ -73,6 +73,9 @@ class CxrbenchLM(LM):  # type: ignore[misc]  # lm-eval has no types here
             raise CxrbenchError(
                 "lm-eval was not told which model", where="--model_args", fix="--model_args model=demo,dtype=fp32"
             )
+        registry.find("models", split_name(model)[0])  # before lm-eval reads and asks about anything
+        if arguments.get("engine") is not None:
+            registry.find("engines", str(arguments["engine"]))
         self.model_text = model
         # lm-eval's command line says cuda:0 where nobody said anything, on machines without a GPU too.
         self.device_name = "auto" if device in (None, "", DEFAULT_DEVICE) else device

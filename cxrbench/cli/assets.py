@@ -235,7 +235,7 @@ def fetch(
     update: Update = False,
     config: opt.ConfigFile = None,
 ) -> None:
-    """Download assets from the Hugging Face hub, which nothing else but `models add` does; broken downloads go on.
+    """Download assets from the Hugging Face hub. Nothing else but `models` does; broken downloads go on.
 
     What an asset cannot do without is fetched along. The first fetch records commit and checksums; later ones stay at
     that commit unless --update is given. HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are heeded.

@@ -44,7 +44,7 @@ def export_lm_eval(
         int | None, typer.Option("--max-side", min=32, help="Reduce images to so many pixels.", show_default=False)
     ] = None,
 ) -> None:
-    """Write tasks as lm-eval reads them: `lm_eval --include_path FOLDER --tasks cxrbench_NAME`."""
+    """Write tasks as lm-eval reads them. Then: `lm_eval --include_path FOLDER --tasks cxrbench_NAME`."""
     for option, value, known in (("--images", images, ("key", "all")), ("--values", values, ("primary", "all"))):
         if value not in known:
             raise CxrbenchError(f"{option} cannot be {value!r}", fix=f"one of: {', '.join(known)}")
@@ -65,7 +65,7 @@ def import_lm_eval(
         str | None, typer.Option("--id-key", help="Key of the document that is the sample's id.", show_default=False)
     ] = None,
 ) -> None:
-    """Make a predictions file of lm-eval's sample log; `run --model replay:FILE` then makes it a run."""
+    """Make a predictions file of lm-eval's sample log. `run --model replay:FILE` then makes it a run."""
     from cxrbench.bridges.lm_eval_export import import_log
 
     rows, left = import_log(log, out, id_key)
@@ -80,7 +80,7 @@ def export_run(
         Path, typer.Option("-o", "--out", help="FILE.csv, FILE.parquet, or a folder for datasets.", show_default=False)
     ],
 ) -> None:
-    """Write a run as one table: a row per sample with its texts, outcome, counts and numbers."""
+    """Write a run as a table: a row per sample with its texts, outcome, counts, numbers."""
     from cxrbench.bridges.run_tables import write_table
     from cxrbench.store import find_run
 
@@ -126,7 +126,7 @@ def import_rexrank(
         typer.Option("--reference", help="Take the reference along: findings, impression, report.", show_default=False),
     ] = None,
 ) -> None:
-    """Make a predictions file of ReXrank's submission JSON; `run --model replay:FILE` then makes it a run."""
+    """Make a predictions file of ReXrank's submission JSON. `run --model replay:FILE` then makes it a run."""
     from cxrbench.bridges import run_tables
 
     if reference is not None and reference not in run_tables.TEXTS:

@@ -26,7 +26,7 @@ def purge(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     config: opt.ConfigFile = None,
 ) -> None:
-    """Delete prepared indexes, image caches, feature stores and judges' answers; never run folders or original data.
+    """Delete prepared indexes, image caches, feature stores and judges' answers. Run folders and original data stay.
 
     A folder is deleted when it holds the file CXRBENCH_CACHE, which cxrbench writes into the folders it makes. Other
     folders are named and left alone; the exit code is then 3.
@@ -79,7 +79,7 @@ def _folders(dataset: str | None, settings: Config) -> tuple[list[Path], dict[Pa
             registry.find("datasets", dataset)
         data = {name: entry for name, entry in data.items() if name == dataset}
     named = {path for entry in data.values() for path in (entry.prepared, entry.image_cache) if path is not None}
-    for kind in ("data", "features", "judges"):
+    for kind in ("data", "features", "judges", "metrics"):
         kept = cache_dir() / kind
         named |= {kept / dataset} if dataset is not None else set(kept.glob("*"))
     roots = [path for entry in settings.data.values() for given in entry.roots.values() for path in given]

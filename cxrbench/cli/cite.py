@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def cite(run: Annotated[Path, typer.Argument(help="A scored run folder.")]) -> None:
-    """Print what a paper must say of a run: a methods sentence, every signature, citations and licences."""
+    """Print what a paper must say of a run: methods, signatures, papers, licences."""
     from cxrbench.data.load import open_dataset
     from cxrbench.scores import read_summary
     from cxrbench.store import find_run
@@ -52,7 +52,8 @@ INPUTS = {"task": "the inputs the task offers", "image": "images alone"}
 
 def _methods(manifest: Manifest, summary: Mapping[str, Any]) -> str:
     """The sentence for a paper's methods section."""
-    from cxrbench.cli.show import part_of
+    from cxrbench.cli.show import part_of, scored_line
+    from cxrbench.summary import scored_of
 
     identity, task = manifest.identity, manifest.identity["task"]
     unit = CLUSTERS[summary["cluster_unit"]]
@@ -66,10 +67,11 @@ def _methods(manifest: Manifest, summary: Mapping[str, Any]) -> str:
     )
     name, source = identity["model"]["name"], _file_of(manifest)
     scored = "" if summary["cxrbench"] == manifest.cxrbench else f" (scored with {summary['cxrbench']})"
+    count = scored_line(scored_of(summary).values(), summary["n_expected"])
     return (
         f"{name}{f' ({source})' if source else ''} was evaluated on {task['name']} version {task['version']} (hash "
-        f"{task['hash']}, data {identity['data']}) with cxrbench {manifest.cxrbench}{scored}: {summary['n']} of "
-        f"{summary['n_expected']} samples scored{part_of(summary)}, given {INPUTS[identity['inputs']]}, seed "
+        f"{task['hash']}, data {identity['data']}) with cxrbench {manifest.cxrbench}{scored}: {count} "
+        f"samples scored{part_of(summary)}, given {INPUTS[identity['inputs']]}, seed "
         f"{identity['seed']}.{intervals}"
     )
 

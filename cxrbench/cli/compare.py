@@ -54,11 +54,11 @@ def compare(
     device: Annotated[str, typer.Option("--device", help="Of a local judge: auto, cpu, cuda, cuda:N.")] = "auto",
     config: opt.ConfigFile = None,
 ) -> None:
-    """Compare runs of one task, paired by sample, clustered by patient; or several tasks with --suite.
+    """Compare runs of one task, paired by sample, clustered by patient. Several tasks at once: --suite.
 
     cxrbench compare runs/demo-findings/always-normal-* runs/demo-findings/nearest-image-*
 
-    cxrbench compare RUN RUN --judge openai:MODEL --judge-url http://127.0.0.1:8000/v1     (which report is better)
+    cxrbench compare RUN RUN --judge local:DIR     (which report is better)
     """
     from cxrbench.summary import Confidence
 

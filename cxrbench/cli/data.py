@@ -152,7 +152,7 @@ def prepare(
     workers: Annotated[int, typer.Option("--workers", min=1, help="Threads that decode images.")] = 2,
     config: opt.ConfigFile = None,
 ) -> None:
-    """Build an index, so that later runs need not walk the folders again, and if wanted a cache of decoded images.
+    """Build an index, so that later runs need not walk the folders again. --image-cache: decoded images, too.
 
     The folder must be new, empty, or one that `prepare` made: `cxrbench cache purge` deletes it whole. Exit 1 when
     something is wrong with the data; the index is there and remembered all the same.

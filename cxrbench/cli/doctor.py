@@ -26,7 +26,7 @@ OPTIONAL = {
 
 
 def doctor() -> None:
-    """Show versions, optional packages, metrics that cannot run here and why, and free disk space."""
+    """Show what is here: packages, metrics that cannot run and why, free disk space."""
     from cxrbench import __version__
     from cxrbench.cli.layout import console, size, table
     from cxrbench.config import cache_dir, load_config

@@ -39,7 +39,7 @@ def explore(
     annotations: opt.Annotations = None,
     config: opt.ConfigFile = None,
 ) -> None:
-    """Write one self-contained page with every sample of runs: images, reports side by side, what was missed.
+    """Write one page with every sample of runs: images, reports side by side, errors. It needs no network.
 
     cxrbench explore runs/demo-findings/demo-* -o samples.html
     """

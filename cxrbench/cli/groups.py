@@ -37,9 +37,11 @@ def groups(
     replicates: opt.Replicates = 2000,
     json_output: opt.Json = False,
 ) -> None:
-    """Values, intervals and gaps of subgroups: fairness, robustness (--by variant --against original), length.
+    """Values, intervals and gaps within subgroups: fairness, robustness, length.
 
-    Example: cxrbench groups RUN --by sex,race,age --metrics label-f1:phantom
+    cxrbench groups RUN --by sex,race,age --metrics label-f1:phantom
+
+    cxrbench groups RUN --by variant --against original     (a task with variants)
     """
     from cxrbench.run_groups import run_groups
     from cxrbench.store import find_run

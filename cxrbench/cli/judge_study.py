@@ -48,12 +48,12 @@ def judge_study(
     max_cost: judging.MaxCost = None,
     config: opt.ConfigFile = None,
 ) -> None:
-    """Does a metric agree with radiologists? Examples:
+    """Hold metrics against radiologists' ratings, or against errors that are planted.
 
     cxrbench judge-study radpref.json --format radpref --metrics bleu:raw,rouge-l:raw --access open
 
-    cxrbench judge-study --metrics bleu:raw,label-f1,radgraph-f1            (planted errors, a sensitivity profile)
-    """  # noqa: D415  (examples follow)
+    cxrbench judge-study --metrics bleu:raw,label-f1,radgraph-f1     (planted errors)
+    """
     from cxrbench.cli.progress import stages
     from cxrbench.judge_study import planted_study, study
 

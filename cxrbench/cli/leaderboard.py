@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxrbench.errors import CxrbenchError
+from cxrbench.errors import CxrbenchError, suggest
 
 if TYPE_CHECKING:
     from cxrbench.report.leaderboard import Board, Mode
@@ -61,7 +61,21 @@ def built(spec: str, mode: Mode, replicates: int) -> Board:
 
     asked, file = find_board(spec)
     with stages() as progress:
-        return make_board(asked, file, mode, Confidence(replicates=replicates), progress)
+        try:
+            return make_board(asked, file, mode, Confidence(replicates=replicates), progress)
+        except CxrbenchError as error:
+            raise _nearly(error, [part.task for part in asked.tasks]) from error
+
+
+def _nearly(error: CxrbenchError, tasks: list[str]) -> CxrbenchError:
+    """The error, which says so where a task of the board is nearly called like a shipped one: a slip finds no run."""
+    from cxrbench.spec import task_files
+
+    known = task_files()
+    told = [f"no shipped task is called {task!r}{suggest(task, known)}" for task in tasks if task not in known]
+    slips = [line for line in told if line.endswith("?)")]
+    fix = "; ".join(filter(None, (error.fix, *slips)))
+    return CxrbenchError(error.what, where=error.where, fix=fix, code=error.code) if slips else error
 
 
 def write(file: Path, data: bytes, public: bool) -> None:
@@ -82,7 +96,7 @@ def summarize(
     public: Public = True,
     replicates: Replicates = 10_000,
 ) -> None:
-    """Write what a board needs of runs, without texts or ids: values, subgroups, speeds, every two runs tested.
+    """Write what a board needs of runs, without texts or ids. Values, subgroups, speeds, every two runs tested.
 
     cxrbench leaderboard summarize runs/demo-findings/* -o demo-findings.json
     """

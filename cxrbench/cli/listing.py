@@ -48,8 +48,10 @@ def list_known(
     if engines:
         _show_pairs()
         return
-    makers = {"tasks": _tasks, "metrics": _metrics}
-    console().print(whole(makers[what]() if what in makers else _entries(what)))
+    if what == "metrics":
+        _show_metrics()
+        return
+    console().print(whole(_tasks() if what == "tasks" else _entries(what)))
 
 
 def _show(what: str, name: str) -> None:
@@ -125,42 +127,49 @@ def _tasks() -> Any:
     from cxrbench.cli.layout import table
     from cxrbench.spec import read_task, task_files
 
-    made = table(["task", "v", "target", "offered", "access", "samples"], right=(1,))
+    made = table(["task", "v", "target", "offered", "access", "samples"], right=(1,), gap=0)
     for file in task_files().values():
         spec = read_task(file)
-        images = [f"{spec.images.offer} images"] if spec.images.offer != "none" else []
+        images = {"all": ["images"], "key": ["key image"], "none": []}[spec.images.offer]
         offered = GIVEN.get(spec.form, [*images, *spec.offer])
-        what = f"{spec.target} ({SHORT[spec.form]})" if spec.form in GIVEN else spec.target
-        count = f"{spec.expected.n if spec.expected.n is not None else 'unknown'} ({spec.expected.evidence})"
-        made.add_row(spec.name, str(spec.version), what, ", ".join(offered), spec.access, count)
+        count = "unknown" if spec.expected.n is None else f"{spec.expected.n} {spec.expected.evidence}"
+        made.add_row(spec.name, str(spec.version), spec.target, ", ".join(offered), spec.access, count)
     return made
 
 
-GIVEN: Mapping[str, list[str]] = {"vectors": ["key image or text"], "pictures": ["text"]}
-"""What a model gets of a sample where its answers are no text (spec.KEPT_APART)."""
+GIVEN: Mapping[str, list[str]] = {
+    "vectors": ["key image or text (retrieval)"],
+    "pictures": ["text (a picture is drawn)"],
+}
+"""What a model gets of a sample where its answers are no text (spec.KEPT_APART), and the kind of task."""
 
-SHORT: Mapping[str, str] = {"vectors": "retrieval", "pictures": "pictures"}
-"""Such a kind of task in one word."""
 
+def _show_metrics() -> None:
+    """Every metric with its values, and below it what each preset does."""
+    import textwrap
 
-def _metrics() -> Any:
     from cxrbench import registry
-    from cxrbench.cli.layout import table
+    from cxrbench.cli.layout import console, flowing
     from cxrbench.cli.show import ARROWS
 
-    made = table(["metric", "preset", "what is done", "values"])
+    out = console()
     for entry in registry.entries("metrics").values():
         metric = entry.load()
-        values = ", ".join(name + ARROWS[value.higher_is_better] for name, value in metric.values.items())
-        for number, (preset, about) in enumerate(metric.presets.items()):
-            first = number == 0
-            star = " (default)" if preset == metric.default_preset else ""
+        values = [name + ARROWS[value.higher_is_better] for name, value in metric.values.items()]
+        out.print("\n".join(flowing(f"{entry.name}:", _shorten(values), out.width)), style="bold", soft_wrap=True)
+        named = {
+            preset: preset + (" (default)" if preset == metric.default_preset else "") for preset in metric.presets
+        }
+        wide = max(map(len, named.values())) + 4
+        for preset, about in metric.presets.items():
             reason = "needs --judge" if metric.judge else "needs a file" if preset == "FILE" else metric(preset).ready()
-            said = about + (f"\n[{reason}]" if reason else "")
-            made.add_row(entry.name if first else "", preset + star, said, _shorten(values) if first else "")
-    return made
+            said = about + (f" [{reason}]" if reason else "")
+            lines = textwrap.wrap(
+                said, out.width, initial_indent=f"  {named[preset]}".ljust(wide), subsequent_indent=" " * wide,
+                break_long_words=False, break_on_hyphens=False,
+            )  # fmt: skip
+            out.print("\n".join(lines), soft_wrap=True)
 
 
-def _shorten(values: str, most: int = 4) -> str:
-    names = values.split(", ")
-    return ", ".join(names[:most]) + (f", … {len(names) - most} more" if len(names) > most else "")
+def _shorten(values: list[str], most: int = 6) -> list[str]:
+    return values[:most] + ([f"{len(values) - most} more"] if len(values) > most else [])

@@ -175,7 +175,7 @@ def add(
     here: Annotated[bool, typer.Option("--here", help="Write ./cxrbench.toml instead of the user's file.")] = False,
     config: opt.ConfigFile = None,
 ) -> None:
-    """Remember where a model's checkpoint lies, after a look at it: names, shapes and tokenizer, no weights.
+    """Remember where a model's checkpoint lies, after a look at it. Names, shapes, tokenizer are read, no weights.
 
     What is given replaces what was remembered for that folder. A checkpoint that does not fit is not remembered. A
     repository of the hub is fetched first and remembered with its commit.

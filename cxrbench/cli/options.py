@@ -99,17 +99,36 @@ def check_scoring(names: list[str], replicates: int) -> None:
     """Refuse wrong metric names and replicates before anything long begins.
 
     Raises:
-        CxrbenchError: an unknown metric or preset, one named twice, or too few replicates for an interval.
+        CxrbenchError: an unknown metric or preset, one named twice, a module of one's own that cannot be loaded, or
+            too few replicates for an interval.
     """
+    from cxrbench.metrics.evaluate_module import EvaluateModule
     from cxrbench.scoring import choose
 
-    choose(names, (), ())
+    for each in choose(names, (), ()):
+        if isinstance(each.metric, EvaluateModule):
+            each.metric.ready()
     if 0 < replicates < 100:
         raise CxrbenchError(
             f"{replicates} replicates cannot carry an interval",
             where="--replicates",
             fix="0 for none, else at least 100",
         )
+
+
+def not_there(text: str) -> CxrbenchError:
+    """A place that does not exist; a model's name is told apart, as people type `replay:FILE` here too."""
+    from cxrbench import registry
+
+    model, colon, argument = text.partition(":")
+    if not colon or model not in registry.entries("models"):
+        return CxrbenchError("there is no such run folder or file", where=text, fix="cxrbench runs list")
+    file = f", or cxrbench score {argument}" if model == "replay" else ""
+    return CxrbenchError(
+        "this names a model, and what is scored is a run or a file with its answers",
+        where=text,
+        fix=f"cxrbench run --model {text} --task TASK{file}",
+    )
 
 
 def key_values(pairs: list[str] | None) -> dict[str, str]:

@@ -17,7 +17,7 @@ def publish(
     ] = None,
     replicates: Annotated[int, typer.Option("--replicates", min=100, help="Bootstrap replicates.")] = 10_000,
 ) -> None:
-    """Write a board, the aggregate summaries it is made of, and checksums; refuse what may not become public.
+    """Write a board, the aggregate summaries it is made of, and checksums. What may not become public is refused.
 
     cxrbench publish public/ --board demo
     """

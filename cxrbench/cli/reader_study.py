@@ -45,7 +45,7 @@ def create(
     annotations: opt.Annotations = None,
     config: opt.ConfigFile = None,
 ) -> None:
-    """Write a blinded form for readers, and apart from it the key that says which report was whose.
+    """Write a blinded form for readers, and apart from it the key: which report was whose.
 
     cxrbench reader-study create runs/demo-findings/demo-* --n 20 -o form.html
     """

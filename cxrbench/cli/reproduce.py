@@ -30,7 +30,7 @@ def reproduce(
     json_output: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     config: opt.ConfigFile = None,
 ) -> None:
-    """Put a paper's tables beside the runs that are here, and say what is still to be typed.
+    """Put a paper's tables beside the runs here, and say what is still to be typed.
 
     Exit 0: what can be compared agrees; 1: something differs; 3: nothing could be compared yet.
 

@@ -58,7 +58,12 @@ def run(
     load_format: Annotated[
         str, typer.Option("--load-format", help="dummy: random weights, for speed only; never scored.")
     ] = "auto",
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, show_default=False)] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size", min=1, help="Samples answered at a time (default: the model's).", show_default=False
+        ),
+    ] = None,
     readers: Annotated[int, typer.Option("--readers", min=1, help="Images read at a time, ahead of the model.")] = 2,
     workers: launching.Workers = None,
     launcher: launching.Launcher = "auto",
@@ -135,6 +140,7 @@ def run(
         pool = wanted.data.pool if wanted.model.needs_pool else ()
         show_plan(wanted.spec, plan, wanted.model, folder, notes, readers, pool=pool, named=names)
         return
+    scored = annotating.last_scored(folder) if way.rank is not None else None
     if not _execute(folder, plan, wanted, notes, readers, way):
         return
     if load_format == "dummy":
@@ -146,7 +152,7 @@ def run(
     }  # fmt: skip
     scoring = annotating.score_words(folder.path, options, roots)
     with launching.unless_another_scores(way):
-        _score(folder, wanted, names, words, replicates, resources, (way, scoring), json_output=json_output)
+        _score(folder, wanted, names, words, replicates, resources, (way, scoring, scored), json_output=json_output)
 
 
 def _again(resume: Path) -> None:
@@ -314,7 +320,8 @@ def _plan(wanted: Wanted, way: launching.Way) -> tuple[Plan, list[str]]:
     words = words_note((about.get("nothing_words", (0,))[0], 0), file)
     elsewhere = about["note"] if about.get("made_for", wanted.spec.dataset.name) != wanted.spec.dataset.name else None
     single = images_note(wanted.spec, wanted.model, plan.samples)
-    notes += [line for line in (pool_note(wanted.data), surplus, words, elsewhere, single) if line]
+    unused = getattr(getattr(wanted.model, "preset", None), "unused", "")
+    notes += [line for line in (pool_note(wanted.data), surplus, words, elsewhere, single, unused) if line]
     task = {**plan.manifest.task, "run_notes": notes}
     return replace(plan, manifest=replace(plan.manifest, task=task)), notes
 
@@ -373,11 +380,11 @@ def _score(
     words: frozenset[str] | None,
     replicates: int,
     resources: Resources,
-    shared: tuple[launching.Way, list[str]],
+    shared: tuple[launching.Way, list[str], tuple[int, int] | None],
     *,
     json_output: bool,
 ) -> None:
-    """Score; `shared` is how workers are started, and the command they are, where there are any."""
+    """Score; `shared`: the way, the command of workers it starts, and how the run was scored when this one began."""
     from cxrbench.cli.score import finish
     from cxrbench.data.task_pictures import pictures_of
     from cxrbench.scores import Sources
@@ -386,6 +393,9 @@ def _score(
     train = (lambda: [sample.target for sample in data.pool]) if data.has_pool else None
     pictures = pictures_of(lambda: data, lambda _: wanted.reader) if wanted.spec.form == "pictures" else None
     sources = Sources(train, words, at_hand=True, resources=resources, pictures=pictures)
-    if shared[0].starts_workers:
-        sources = annotating.with_workers(shared[0], folder, sources, shared[1])
+    way, command, scored = shared
+    if way.starts_workers:
+        sources = annotating.with_workers(way, folder, sources, command)
+    elif way.rank is not None:
+        sources = annotating.unless_scored_since(scored, folder, sources)
     finish(folder, named, sources, replicates, json_output=json_output)

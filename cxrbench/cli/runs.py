@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="What was run: list, show.", no_args_is_help=True, rich_markup_mode=None)
 
+INDENT = "    "
+"""Before what is said of a run, below its path."""
+
 
 @app.command("list")
 def list_all(
     root: Annotated[Path, typer.Argument(help="Folder to look under.")] = Path("runs"),
     json_output: Annotated[bool, typer.Option("--json", help="Print a list of objects, values unrounded.")] = False,
 ) -> None:
-    """List the runs under a folder, each by the path that score and compare take: how far it is, its first scores."""
+    """List the runs under a folder: how far each is, its first scores. By the path that score and compare take."""
+    from cxrbench.cli.layout import console
     from cxrbench.store import list_runs
 
     if not root.is_dir() and root != Path("runs"):
@@ -38,7 +42,8 @@ def list_all(
         return
     for run in found:
         typer.echo(_shortest(run.path))
-        typer.echo(f"    {_line(_entry(run))}")
+        for line in _lines(_entry(run), console().width - len(INDENT)):
+            typer.echo(f"{INDENT}{line}")
 
 
 def _shortest(path: Path) -> str:
@@ -48,8 +53,12 @@ def _shortest(path: Path) -> str:
 
 
 def _entry(run: RunFolder) -> dict[str, Any]:
-    """Task, model, how many samples are answered and scored, primary scores, distinct reports; or the damage."""
+    """Task, model, how many samples are answered and scored, primary scores, distinct reports; or the damage.
+
+    `scored` is the number of the metric that scored fewest, `scored_by` that of each.
+    """
     from cxrbench.scores import read_summary
+    from cxrbench.summary import scored_of
 
     try:
         manifest = run.manifest()
@@ -65,7 +74,8 @@ def _entry(run: RunFolder) -> dict[str, Any]:
         if (run.path / "summary.json").exists():
             summary = read_summary(run)
             entry |= {key: summary.get(key) for key in ("distinct", "kind")}
-            entry |= {"scored": summary["n"], "primary": _primary(summary)}
+            counts = scored_of(summary)
+            entry |= {"scored": min(counts.values(), default=0), "scored_by": counts, "primary": _primary(summary)}
         return entry
     except CxrbenchError as error:  # one damaged run does not hide the others
         return {"error": f"{error.what}: {error.where}"}
@@ -83,20 +93,21 @@ def _primary(summary: Mapping[str, Any]) -> dict[str, float | None]:
     }
 
 
-def _line(entry: Mapping[str, Any]) -> str:
-    """What `_entry` found, as one line."""
-    from cxrbench.cli.layout import figure
-    from cxrbench.cli.show import distinct_line
+def _lines(entry: Mapping[str, Any], width: int) -> list[str]:
+    """What `_entry` found: how far the run is, and below it the first scores."""
+    from cxrbench.cli.layout import figure, flowing, wrapped
+    from cxrbench.cli.show import distinct_line, scored_line
 
     if "error" in entry:
-        return str(entry["error"])
-    head = f"{entry['task']}  {entry['answered']}/{entry['n_expected']} answered"
-    head += f" (--limit {entry['limit']})" if entry["limit"] is not None else ""
+        return wrapped(entry["error"], width)
+    total = entry["n_expected"]
+    head = [entry["task"], f"{entry['answered']}/{total} answered"]
+    head[-1] += f" (--limit {entry['limit']})" if entry["limit"] is not None else ""
     if entry["scored"] is None:
-        return f"{head}  not scored"
+        return wrapped("  ".join([*head, "not scored"]), width)
+    head += [f"scored {scored_line(entry['scored_by'].values(), total)}", distinct_line(entry).partition(",")[0]]
     scores = [f"{name} {figure(value)}" for name, value in list(entry["primary"].items())[:3]]
-    scored = f"scored {entry['scored']} of {entry['n_expected']}"
-    return "  ".join([head, scored, ", ".join(scores), distinct_line(entry).partition(",")[0]]).rstrip()
+    return wrapped("  ".join(head).rstrip(), width) + (flowing("scores:", scores, width) if scores else [])
 
 
 @app.command("show")

@@ -67,7 +67,7 @@ def score(
     demographics: opt.DemographicsRoot = None,
     config: opt.ConfigFile = None,
 ) -> None:
-    """Score what was generated before. Examples:
+    """Score what was generated before.
 
     cxrbench score runs/demo-findings/nearest-image-1a2b3c4d --metrics bleu:raw,meteor:raw
 
@@ -75,10 +75,10 @@ def score(
 
     cxrbench score predictions.jsonl --metrics bleu:r2gen --vocabulary words.txt --access open
 
-    cxrbench score RUN --metrics chexprompt --judge openai:MODEL --judge-url http://127.0.0.1:8000/v1
+    cxrbench score RUN --metrics chexprompt --judge local:DIR
 
     cxrbench score RUN --metrics chexbert-f1,radgraph-f1 --workers 4
-    """  # noqa: D415  (examples follow)
+    """
     from cxrbench.scores import Sources
 
     words = opt.read_vocabulary(vocabulary) if vocabulary else None
@@ -112,7 +112,7 @@ def score(
         )  # fmt: skip
         return
     if not what.exists():
-        raise CxrbenchError("there is no such run folder or file", where=str(what), fix="cxrbench runs list")
+        raise opt.not_there(str(what))
     annotating.refuse_for_files(way, launcher)
     check_out(out, what)
     if task is not None:

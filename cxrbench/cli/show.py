@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cxrbench.cli import show_crossed
@@ -85,6 +85,18 @@ def failed_lines(summary: Mapping[str, Any]) -> list[str]:
         for key, entry in firsts
         if entry["failed"]
     ]
+
+
+def scored_line(counts: Collection[int], total: int) -> str:
+    """How many of `total` samples were scored, by the metrics that scored fewest and most.
+
+    >>> scored_line([24, 20, 24], 24), scored_line([24], 24), scored_line([], 24)
+    ('20 to 24 of 24', '24 of 24', 'none of 24')
+    """
+    if not counts:
+        return f"none of {total}"
+    fewest, most = min(counts), max(counts)
+    return f"{fewest} of {total}" if fewest == most else f"{fewest} to {most} of {total}"
 
 
 def clusters_line(summary: Mapping[str, Any]) -> str:
@@ -322,6 +334,7 @@ def speed_lines(speed: Mapping[str, Any], what: str = "reports") -> list[str]:
     memory = f"peak memory {size(speed.get('peak_rss'))}"
     if speed.get("peak_device_memory"):
         memory += f", device {size(speed['peak_device_memory'])}"
+    memory += " per worker" if "workers" in speed.get("measured", {}) else ""
     lines = (*measured_lines(speed, what), "; ".join(stages), whole_run, memory)
     return [first, *("       " + line for line in lines if line)]
 
@@ -334,11 +347,11 @@ def measured_lines(speed: Mapping[str, Any], what: str = "reports") -> list[str]
     engine = " ".join(how[key] for key in ("engine", "dtype") if key in how)
     batch = f"batches of {how['batch']}" + (f" on {how['slots']} slots" if "slots" in how else "")
     place = how.get("device", "") + (f", {how['cpus']} processors" if "cpus" in how else "")
-    without = (
-        f"; engine alone {rate(speed['engine_reports_per_s'])} {what}/s" if "engine_reports_per_s" in speed else ""
-    )
-    parts = "" if how["parts"] == "1" else f"; parts: {how['parts']}"
-    return [
+    place += f", {how['workers']} workers" if "workers" in how else ""
+    unit = "/s per worker" if "workers" in how else f" {what}/s"
+    without = f"; engine alone {rate(speed['engine_reports_per_s'])}{unit}" if "engine_reports_per_s" in speed else ""
+    lines = [
         "measured: " + ", ".join(part for part in (engine, batch, place) if part),
-        f"end to end, {how['lengths']} lengths, first batch included, loading not{without}{parts}",
+        f"end to end, {how['lengths']} lengths, first batch included, loading not{without}",
     ]
+    return lines if how["parts"] == "1" else [*lines, f"parts: {how['parts']}"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrbench.cli.layout import console, figure, flowing, interval, many, signed, table, whole, wrapped
 from cxrbench.cli.show import ARROWS, clusters_line, clusters_name, counted, named, rows_of
+from cxrbench.cli.show_groups import TABLES, bodies, further_line, left_out_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -131,47 +133,46 @@ def tally_lines(metrics: Mapping[str, Any], width: int) -> list[str]:
 
 def show_groups(out: Console, pair: Mapping[str, Any], level: float, clusters: str) -> None:
     """One table per column and value: both runs in each group, the difference, the candidate's gap to all others."""
-    for column, metrics in pair.get("groups", {}).items():
-        for key, values in metrics.items():
-            for name, body in values.items():
-                shown = {group: cell for group, cell in body["groups"].items() if not cell["hidden"]}
-                hidden = [group for group, cell in body["groups"].items() if cell["hidden"]]
-                out.print(f"\n{key} {name} {ARROWS[body['higher_is_better']]} by {column}", style="bold")
-                if hidden:
-                    out.print("\n".join(flowing("hidden:", hidden, out.width)), soft_wrap=True)
-                if not shown:
-                    continue
-                heads = [
-                    column,
-                    "n",
-                    "baseline",
-                    "candidate",
-                    "Δ",
-                    f"{level:.0%} interval",
-                    "gap",
-                    f"{level:.0%} interval",
-                ]
-                made = table(heads, right=range(1, 8), gap=0)
-                for group, cell in shown.items():
-                    gap = cell["gap"]["candidate"] or {"value": None, "ci": None}
-                    made.add_row(
-                        group, str(cell["n"]), figure(cell["baseline"]), figure(cell["candidate"]),
-                        signed(cell["difference"]), interval(cell["ci"]), signed(gap["value"]), interval(gap["ci"]),
-                    )  # fmt: skip
-                out.print(whole(made, names=False))
-                for line in _small(shown, out.width):
-                    out.print(line, soft_wrap=True)
-                spread = body["spread"]
-                if spread["baseline"] is not None and spread["candidate"] is not None:
-                    out.print(
-                        f"largest minus smallest group: {figure(spread['baseline'])} -> {figure(spread['candidate'])}"
-                    )
-    if pair.get("groups"):
-        out.print(
-            "gap = the group minus all other samples, in the candidate; percentile intervals, not adjusted\n"
-            f"for their number (--json has p and p Holm of {many(pair['group_tests'], 'difference')});\n"
-            f"groups of fewer than {pair['fewest']} {clusters}, or that would tell of one, are hidden"
-        )
+    if not pair.get("groups"):
+        return
+    tables = [(column, *each) for column, metrics in pair["groups"].items() for each in bodies(metrics)]
+    for column, title, body in tables[:TABLES]:
+        out.print(f"\n{title} {ARROWS[body['higher_is_better']]} by {column}", style="bold")
+        _show_column(out, column, body, level)
+    further = Counter(column for column, *_ in tables[TABLES:])
+    if further:
+        out.print("\n" + "\n".join(wrapped(further_line(further), out.width)), soft_wrap=True)
+    out.print(
+        "gap = the group minus all other samples, in the candidate; percentile intervals, not adjusted\n"
+        f"for their number (--json has p and p Holm of {many(pair['group_tests'], 'difference')});\n"
+        f"groups of fewer than {pair['fewest']} {clusters}, or that would tell of one, are hidden"
+    )
+    for line in left_out_lines(pair["groups_left_out"], out.width):
+        out.print(line, soft_wrap=True)
+
+
+def _show_column(out: Console, column: str, body: Mapping[str, Any], level: float) -> None:
+    """One value in the groups of one column."""
+    shown = {group: cell for group, cell in body["groups"].items() if not cell["hidden"]}
+    hidden = [group for group, cell in body["groups"].items() if cell["hidden"]]
+    if hidden:
+        out.print("\n".join(flowing("hidden:", hidden, out.width)), soft_wrap=True)
+    if not shown:
+        return
+    ends = f"{level:.0%} interval"
+    made = table([column, "n", "baseline", "candidate", "Δ", ends, "gap", ends], right=range(1, 8), gap=0)
+    for group, cell in shown.items():
+        gap = cell["gap"]["candidate"] or {"value": None, "ci": None}
+        made.add_row(
+            group, str(cell["n"]), figure(cell["baseline"]), figure(cell["candidate"]),
+            signed(cell["difference"]), interval(cell["ci"]), signed(gap["value"]), interval(gap["ci"]),
+        )  # fmt: skip
+    out.print(whole(made, names=False))
+    for line in _small(shown, out.width):
+        out.print(line, soft_wrap=True)
+    spread = body["spread"]
+    if spread["baseline"] is not None and spread["candidate"] is not None:
+        out.print(f"largest minus smallest group: {figure(spread['baseline'])} -> {figure(spread['candidate'])}")
 
 
 def _small(groups: Mapping[str, Any], width: int) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cxrbench.cli.layout import console, rate, table, whole
 from cxrbench.throughput import paper
 from cxrbench.throughput import roofline as roof
+from cxrbench.throughput.ratio import closes
 from cxrbench.throughput.recorded import blocks_told
 
 if TYPE_CHECKING:
@@ -136,8 +137,7 @@ def _anatomy(out: Any, anatomy: Mapping[str, Any]) -> None:
     out.print(f"  order stated: {', '.join(stated['order'])}; no residual factor")
     made = table(("order", "product of the steps", "product over end to end", "contains 1"), range(1, 4), gap=1)
     for word, walk in zip(("stated", "reverse"), anatomy["walks"], strict=False):
-        closes = "yes" if walk["closure"]["has_one"] else "NO"
-        made.add_row(word, _ratio(walk["product"]), _ratio(walk["closure"]), closes)
+        made.add_row(word, _ratio(walk["product"]), _ratio(walk["closure"]), closes(walk["closure"]))
     out.print(whole(made))
     turns = "in turns with the steps" if anatomy["interleaved"] else "before the steps, which came one after another"
     out.print(f"  end to end, in blocks of its own {turns}: {_ratio(anatomy['direct'])}")

@@ -23,7 +23,7 @@ def status(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     json_output: Annotated[bool, typer.Option("--json", help="Print an object, values unrounded.")] = False,
 ) -> None:
-    """Show how far a run is: by shard, with rates, heartbeats and dead workers, and what to type to go on.
+    """Show how far a run is, who is at work or dead, and what to type to go on. By shard, with rates and heartbeats.
 
     Exit code 3 where samples are left and nobody is at work. Example:
 
@@ -40,7 +40,7 @@ def status(
         typer.echo(json.dumps(view.as_json(), indent=2, ensure_ascii=False))
     else:
         _show(view)
-    if view.left and not view.workers and view.holder is None:
+    if view.left and not view.workers and view.holder is None and not view.elsewhere:
         raise typer.Exit(Exit.UNDECIDED)
 
 

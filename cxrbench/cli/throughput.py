@@ -30,6 +30,13 @@ OVER_FILE = {
 """Options that may be given beside a file, and the key they stand for: how long and what besides, never what."""
 
 
+BESIDE = {"paper": ("json_output",), "recorded": ("output", "json_output", "runs")}
+"""What may stand beside an option that shows what is known already."""
+
+OF_A_MEASUREMENT = ("output", "json_output", "runs", "device")
+"""What has no use where nothing is measured, with `--plan`."""
+
+
 def throughput(
     ctx: typer.Context,
     models: Annotated[
@@ -94,8 +101,9 @@ def throughput(
 ) -> None:
     """Measure reports per second so that nobody can argue, and take a speed-up apart.
 
-    Example: cxrbench throughput --models demo,demo-verbose --batch-sizes 1,8 --tokens 40 -o speed.html
+    cxrbench throughput --models demo,demo-verbose --batch-sizes 1,8 --tokens 40 -o speed.html
     """
+    _refuse_unused(ctx)
     if paper:
         _paper(json_output=json_output)
         return
@@ -203,20 +211,34 @@ def _from_file(ctx: typer.Context, file: Path, only: Sequence[str]) -> Experimen
     spec = experiments.read_experiment(file)
     if only:
         spec = experiments.only(spec, only)
-    over = {
-        key: ctx.params[name]
-        for name, key in OVER_FILE.items()
-        if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"
-    }
+    over = {key: ctx.params[name] for name, key in OVER_FILE.items() if _given(ctx, name)}
     rules = {key: over.pop(key) for key in ("blocks", "seconds", "block_seconds") if key in over}
     return _checked(
         experiments.ExperimentSpec, {**spec.model_dump(), **over, "rules": {**spec.rules.model_dump(), **rules}}
     )
 
 
+def _given(ctx: typer.Context, name: str) -> bool:
+    return getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"
+
+
+def _refuse_unused(ctx: typer.Context) -> None:
+    """What is only shown or planned has no use for options of a measurement; they would be passed over."""
+    words = {each.name: each.opts[-1] for each in ctx.command.params if each.name}
+    for name in filter(lambda name: _given(ctx, name), (*BESIDE, "plan")):
+        may_stand = (name, "config", *BESIDE[name]) if name in BESIDE else set(words) - {*OF_A_MEASUREMENT}
+        unused = [word for other, word in words.items() if other not in may_stand and _given(ctx, other)]
+        if unused:
+            raise CxrbenchError(
+                f"nothing is measured with {words[name]}, so {', '.join(unused)} would be passed over",
+                where=f"cxrbench throughput {words[name]}",
+                fix=f"leave {', '.join(unused)} out",
+            )
+
+
 def _refuse_both(ctx: typer.Context) -> None:
     """What the file decides cannot be given beside it: one of the two would be passed over."""
-    given = [name for name in FROM_FILE if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+    given = [name for name in FROM_FILE if _given(ctx, name)]
     if given:
         option = "--" + {"settings": "set"}.get(given[0], given[0]).replace("_", "-")
         raise CxrbenchError(f"the experiment's file decides {option}", where=option, fix="change the file")

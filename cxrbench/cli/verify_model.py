@@ -68,7 +68,7 @@ def model(
     json_output: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     config: opt.ConfigFile = None,
 ) -> None:
-    """Hold a checkpoint against what is known of it, and its runs against the figures its authors published.
+    """Hold a checkpoint against what is known of it, and its runs against published figures.
 
     Exit 0: what can be compared agrees; 1: something differs; 3: nothing could be compared (each figure says why).
 

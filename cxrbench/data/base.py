@@ -72,6 +72,7 @@ class Dataset(Protocol):
     `may_be_open` says whether a task may state that the data are open (one's own data may be, MIMIC-CXR never).
     `patient_ids` says whether patients are known (else samples are the clusters; a data set that has something else to
     resample by puts it into `Study.patient_id` and names it in an attribute `clusters`, `types.ClusterUnit`).
+    Where everybody of some age or older is recorded under one age, an attribute `one_age_from` is that age in years.
     `options` maps each option a task
     file may set under `dataset.options` to its allowed values (empty tuple: any value).
     """

@@ -77,6 +77,8 @@ class CheXpertPlus:
     access: Access = "credentialed"
     may_be_open = False
     patient_ids = True
+    one_age_from = 90
+    """As in CheXpert's own tables, whose ages end at 90; these are its patients."""
     citation = (
         "Chambon P, Delbrouck J-B, Sounack T, et al. CheXpert Plus: Augmenting a Large Chest X-ray Dataset with Text "
         "Radiology Reports, Patient Demographics and Additional Image Formats. arXiv:2405.19538, 2024"

@@ -50,6 +50,7 @@ class TaskData:
         """
         dataset = open_dataset(spec.dataset.name)
         _check_options(spec, dataset.options)
+        _check_ages(spec, dataset)
         if spec.access == "open" and not dataset.may_be_open:
             raise CxrbenchError(
                 f"{spec.dataset.name} is credentialed and no task can open it",
@@ -133,6 +134,19 @@ def _check_options(spec: TaskSpec, known: Mapping[str, tuple[str, ...]]) -> None
                 where=f"task {spec.name}, key dataset.options.{key}",
                 fix=f"one of: {', '.join(known[key])}",
             )
+
+
+def _check_ages(spec: TaskSpec, dataset: Dataset) -> None:
+    """Refuse to part ages that the data set records as one: a band would hold other people than its name says."""
+    first = getattr(dataset, "one_age_from", None)
+    grouping = spec.groups.by.get("age") if spec.groups is not None else None
+    over = [cut for cut in grouping.cuts if cut > first] if grouping is not None and first is not None else []
+    if over:
+        raise CxrbenchError(
+            f"{spec.name} cuts ages at {over[0]:g}, and {dataset.name} records everybody of {first} or more as one",
+            where=f"task {spec.name}, key groups.by.age.cuts",
+            fix=f"no cut above {first}",
+        )
 
 
 def check_slices(names: Iterable[str], samples: Sequence[Sample], where: str, own: Iterable[str] = ()) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from cxrbench.data.base import Check, Progress, Root, Roots, Slice
 from cxrbench.data.mimic_check import check_roots
-from cxrbench.data.mimic_demographics import find_file
+from cxrbench.data.mimic_demographics import ONE_AGE_FROM, find_file
 from cxrbench.data.mimic_files import file_size, find_reports, image_extensions, spaced, tree_bases
 from cxrbench.data.mimic_index import build_index, index_matches, prepare_checks, read_index
 from cxrbench.data.mimic_physionet import PhysioNet, need_split
@@ -44,6 +44,7 @@ class MimicCxr:
     access: Access = "credentialed"
     may_be_open = False
     patient_ids = True
+    one_age_from = ONE_AGE_FROM
     citation = (
         "Johnson et al., MIMIC-CXR, a de-identified publicly available database of chest radiographs with free-text "
         "reports. Sci Data 6, 317 (2019), doi 10.1038/s41597-019-0322-0; MIMIC-CXR Database 2.1.0 and "

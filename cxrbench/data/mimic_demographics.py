@@ -20,6 +20,8 @@ from cxrbench.data.mimic_tables import header, read_table
 from cxrbench.errors import CxrbenchError
 from cxrbench.types import Demographics
 
+ONE_AGE_FROM = 90
+"""Ages from here on are recorded as one."""
 OVER_89 = 91.0
 NOT_RECORDED = frozenset({"", "UNKNOWN", "UNABLE TO OBTAIN", "PATIENT DECLINED TO ANSWER"})
 """Recorded values of race that say nothing is known."""

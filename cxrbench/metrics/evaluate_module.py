@@ -55,12 +55,20 @@ class EvaluateModule(Metric):
         if not self.file.is_file():
             raise CxrbenchError("there is no such file", where=f"--metrics evaluate:{self.file}")
         self._hash = hashlib.sha256(self.file.read_bytes()).hexdigest()[:8]
+        self._module: Any = None
 
     def ready(self) -> str | None:
-        """Whether the package is here."""
+        """Whether the package is here.
+
+        Raises:
+            CxrbenchError: the file is no module that evaluate can load; a wrong file is refused before anything long.
+        """
         from importlib.util import find_spec
 
-        return None if find_spec("evaluate") else "needs the package evaluate: pip install 'cxrbench[evaluate]'"
+        if not find_spec("evaluate"):
+            return "needs the package evaluate: pip install 'cxrbench[evaluate]'"
+        self._load()
+        return None
 
     def settings(self) -> tuple[tuple[str, str], ...]:
         """The module's content, its configuration and which of its numbers is meant."""
@@ -88,10 +96,12 @@ class EvaluateModule(Metric):
 
     def _load(self) -> Any:
         """The module as evaluate makes it. No report was shown to it yet, so its message may be told."""
+        if self._module is not None:
+            return self._module
         import evaluate
 
         try:
-            return evaluate.load(str(self.file), self.config, keep_in_memory=True)
+            self._module = evaluate.load(str(self.file), self.config, keep_in_memory=True)
         except Exception as error:  # the module is somebody's code: it may break in any way
             said = " ".join(str(error).split())[:300]
             raise CxrbenchError(
@@ -99,6 +109,7 @@ class EvaluateModule(Metric):
                 where=f"--metrics evaluate:{self.preset}",
                 fix="in the module one `import NAME` a line, as evaluate reads them, and nothing that is not installed",
             ) from error
+        return self._module
 
     def _number(self, found: Mapping[str, Any]) -> float:
         """The one number that is meant."""

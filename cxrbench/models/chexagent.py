@@ -153,7 +153,8 @@ class CheXagent(ReleasedModel):
         folder = self.opened.tokenizer
         file = folder / "generation_config.json" if folder is not None else None
         if file is not None and file.is_file():
-            own = replace(own, generation=documented(read_json(file), own.citation).generation)
+            theirs = documented(read_json(file), own.citation)
+            own = replace(own, generation=theirs.generation, unused=theirs.unused)
         return {MATCHED.name: MATCHED, own.name: own}
 
     @classmethod

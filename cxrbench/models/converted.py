@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cxrbench.atomic import replacing_folder
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.models import network
 from cxrbench.models.checkpoint import read_json
@@ -85,19 +86,13 @@ def write(
         )
     from safetensors import SafetensorError
 
-    part = out.with_name(f"{out.name}.part")
-    if part.exists():
-        shutil.rmtree(part)  # what an interrupted conversion left
     try:
-        part.mkdir(parents=True)
-        module = network.build(kind, config)
-        made = network.steps(module, source, rows)
-        _write_weights(part, module, source, made, progress)
-        _write_kept(part, source, made)
-        _write_small(part, kind, config, card, made, tokenizer)
-        if out.exists():
-            out.rmdir()
-        part.rename(out)
+        with replacing_folder(out) as part:
+            module = network.build(kind, config)
+            made = network.steps(module, source, rows)
+            _write_weights(part, module, source, made, progress)
+            _write_kept(part, source, made)
+            _write_small(part, kind, config, card, made, tokenizer)
     except (OSError, SafetensorError) as error:  # a full disk is the latter while weights are written
         said = (error.strerror if isinstance(error, OSError) else None) or error
         raise CxrbenchError(
@@ -105,8 +100,6 @@ def write(
             where=str(out),
             code=Exit.INFRASTRUCTURE,
         ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return made
 
 

@@ -28,7 +28,8 @@ class Preset:
     `generation` holds fields of `Generation`; `dtype` is used where the user leaves it at auto; `source` says whose
     settings these are, `citation` where they can be read. `origin` says so setting by setting where they have several
     origins, and `quirks` names what a reader would not expect of the original and what differs here. `pictures` are
-    the settings that are others where a picture is asked for.
+    the settings that are others where a picture is asked for. `unused` names what the source asks for and nothing here
+    does: one sentence that every run is told.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Preset:
     origin: Mapping[str, str] = field(default_factory=dict)
     quirks: tuple[str, ...] = ()
     pictures: Mapping[str, Any] = field(default_factory=dict)
+    unused: str = ""
 
 
 MATCHED = Preset(
@@ -142,12 +144,46 @@ no_repeat_ngram_size=0)
     return made
 
 
+_NEUTRAL: Mapping[str, Any] = {
+    "max_length": 20, "min_length": 0, "min_new_tokens": 0, "encoder_repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0, "guidance_scale": 1.0, "penalty_alpha": 0.0, "max_time": None,
+}  # fmt: skip
+"""Entries of a generation_config.json that change texts and have no counterpart here, with the value that does nothing
+(transformers' GenerationConfig)."""
+
+_NEUTRAL_BEAMS: Mapping[str, Any] = {
+    "length_penalty": 1.0, "early_stopping": False, "num_beam_groups": 1, "diversity_penalty": 0.0,
+}  # fmt: skip
+"""The same, of entries that only beam search reads."""
+
+_NEUTRAL_DRAWS: Mapping[str, Any] = {
+    "min_p": 0.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "top_h": 0.0,
+}  # fmt: skip
+"""The same, of entries that only sampling reads."""
+
+
+def _unused(body: Mapping[str, Any]) -> str:
+    """What of a generation_config.json would change texts and is not done here; empty where there is nothing."""
+    neutral = {
+        **_NEUTRAL,
+        **(_NEUTRAL_BEAMS if (body.get("num_beams") or 1) != 1 else {}),
+        **(_NEUTRAL_DRAWS if body.get("do_sample") else {}),
+    }
+    if body.get("max_new_tokens") is not None:
+        del neutral["max_length"]  # transformers passes it over, too
+    asked = [f"{name} {body[name]!r}" for name, nothing in neutral.items() if body.get(name) not in (None, nothing)]
+    if not asked:
+        return ""
+    cap = "; --set max_new_tokens=N caps a text" if "max_length" in neutral and "max_length" in body else ""
+    return f"the checkpoint's generation_config.json asks for {', '.join(asked)}, which cxrbench does not do{cap}"
+
+
 def documented(body: Mapping[str, Any], citation: str) -> Preset:
     """The preset a checkpoint's own generation_config.json stands for.
 
     Its file counts as the authors' demo settings: what `generate()` does when nobody says otherwise. With
     `do_sample`, unnamed values are the library's defaults (temperature 1, top-p 1, top-k 50); without it the sampling
-    values in the file have no effect there and are left out here.
+    values in the file have no effect there and are left out here. What has no counterpart here is named in `unused`.
     """
     names = ["max_new_tokens", "num_beams", "repetition_penalty", "no_repeat_ngram_size"]
     settings: dict[str, Any] = dict(MATCHED.generation)
@@ -155,4 +191,4 @@ def documented(body: Mapping[str, Any], citation: str) -> Preset:
         settings |= {"temperature": 1.0, "top_p": 1.0, "top_k": 50}
         names += ["temperature", "top_p", "top_k"]
     settings |= {name: body[name] for name in names if body.get(name) is not None}
-    return Preset("documented", 1, "authors-demo", citation, settings)
+    return Preset("documented", 1, "authors-demo", citation, settings, unused=_unused(body))

@@ -11,6 +11,7 @@ from typing import Any
 
 from cxrbench.errors import CxrbenchError
 from cxrbench.throughput import page_plots as plots
+from cxrbench.throughput.ratio import closes
 from cxrbench.throughput.recorded import blocks_told
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
@@ -267,8 +268,7 @@ def _anatomies(result: Mapping[str, Any]) -> list[str]:
         for place, walk in enumerate(anatomy["walks"]):
             word = ("stated", "reverse")[place]
             rows += [(f"product, {word} order", _ratio(walk["product"]), "")]
-            closes = "contains 1" if walk["closure"]["has_one"] else "does not contain 1"
-            rows += [(f"product over end to end, {word} order", _ratio(walk["closure"]), closes)]
+            rows += [(f"product over end to end, {word} order", _ratio(walk["closure"]), _closes(walk["closure"]))]
         rows.append(("end to end, other blocks", _ratio(anatomy["direct"]), ""))
         parts.append(_table(("factor", "speed-up", "stated over reverse order"), rows))
         made.append(_section(f"Anatomy: {anatomy['name']}", *parts))
@@ -280,6 +280,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     lines = ("".join(f"<td>{escape(str(cell))}</td>" for cell in row) for row in rows)
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     return f'<div class="scroll" tabindex="0"><table><tr>{top}</tr>{body}</table></div>'
+
+
+def _closes(closure: Mapping[str, Any]) -> str:
+    told = {"yes": "contains 1", "NO": "does not contain 1"}
+    return told.get(closes(closure), f"contains 1, {closes(closure)}")
 
 
 def _number(value: float | None) -> str:

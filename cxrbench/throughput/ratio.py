@@ -7,13 +7,16 @@ sqrt(m)) with Student's t of m - 1 degrees of freedom.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import Any
 
 from cxrbench.errors import CxrbenchError
 
 LEVEL = 0.95
+TELLS = 0.12
+"""Width of an interval over its ratio that A against A stays below; a wider one that holds 1 shows nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,21 @@ class LogRatio:
         """Whether the interval contains 1."""
         low, high = self.interval()
         return low <= 1 <= high
+
+
+def closes(entry: Mapping[str, Any]) -> str:
+    """Whether the steps of a chain explain its end-to-end ratio, in words; `entry` is that quotient as JSON has it.
+
+    >>> closes({"ratio": 0.99, "ci": [0.95, 1.04]}), closes({"ratio": 1.2, "ci": [1.1, 1.3]})
+    ('yes', 'NO')
+    >>> closes({"ratio": 1.5, "ci": [0.5, 4.5]})
+    'decides nothing: 267 % wide'
+    """
+    low, high = entry["ci"]
+    width = (high - low) / entry["ratio"]
+    if not low <= 1 <= high:
+        return "NO"
+    return "yes" if width <= TELLS else f"decides nothing: {100 * width:.0f} % wide"
 
 
 def log_ratio(a: Sequence[float], b: Sequence[float]) -> LogRatio:

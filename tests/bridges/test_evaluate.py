@@ -6,6 +6,7 @@ import pytest
 
 from cxrbench.errors import CxrbenchError
 from tests.commands import cli  # noqa: F401  (a fixture)
+from tests.small_task import write_small
 
 evaluate = pytest.importorskip("evaluate")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -142,12 +143,17 @@ def test_a_module_that_says_something_else_is_refused(cli, tmp_path, metric, sai
     assert said in err
 
 
-def test_a_module_that_cannot_be_imported_is_not_scored_with_evaluates_words(cli, tmp_path):
+def test_a_module_that_cannot_be_imported_is_refused_with_evaluates_words(cli, tmp_path):
     """evaluate takes `import datasets, evaluate` for a package called `datasets,`."""
     (tmp_path / "one_line.py").write_text(
         MODULE.replace("import datasets\nimport evaluate", "import datasets, evaluate")
     )
     code, _, err = scored(cli, tmp_path, "evaluate:one_line.py#overlap", SAID)
-    assert code == 3  # incomplete, as with every metric that cannot be made; a defect would be 4
+    assert code == 2  # the file is wrong, as one that is not there
     assert "ImportError: To be able to use one_line, you need to install" in err
     assert "one `import NAME` a line" in err
+    words = ("--model", "always-normal", "--task", write_small(tmp_path), "--metrics", "evaluate:one_line.py#overlap")
+    code, out, err = cli("run", *words, "--out", "run")
+    assert (code, out) == (2, "")
+    assert "evaluate cannot load the module: ImportError" in err
+    assert not (tmp_path / "run").exists()  # refused before a report is written

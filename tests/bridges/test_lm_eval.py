@@ -222,6 +222,17 @@ def test_settings_nobody_here_has_are_named():
     assert _generation(request("x", [], max_gen_toks=9, do_sample=False)) == {"max_new_tokens": 9, "temperature": 0.0}
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [({"model": "nosuch"}, "no model called 'nosuch'"), ({"model": "demo", "engine": "slot"}, "did you mean 'slots'")],
+)
+def test_what_is_not_known_is_refused_before_any_task_is_read(wrong, said):
+    from cxrbench.bridges.lm_eval_model import CxrbenchLM
+
+    with pytest.raises(CxrbenchError, match=said):
+        CxrbenchLM(**wrong)
+
+
 def test_failed_samples_are_not_scored_as_empty_reports(tmp_path):
     from cxrbench.bridges.lm_eval_task import FailedAnswer, TaskView
 

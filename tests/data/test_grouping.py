@@ -118,6 +118,31 @@ def test_gaps_against_a_group_that_there_is_not_are_refused(column: str, group: 
         check_groups(wrong, samples)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "cuts", "refused"),
+    [
+        ("mimic-cxr", [40, 90], None),
+        ("mimic-cxr", [40, 91, 95], 91),
+        ("chexpert-plus", [95], 95),
+        ("phantom", [95], None),
+    ],
+)
+def test_cuts_among_ages_that_are_recorded_as_one_are_refused(
+    tmp_path: Path, dataset: str, cuts: list[int], refused: int | None
+) -> None:
+    """MIMIC-IV gives everybody over 89 as 91: "90-94" would be all of them, and 95 and over nobody."""
+    config = load_config(tmp_path / "cxrbench.toml", may_be_new=True)
+    about = {"dataset": {"name": dataset, "split": "test"}, "access": "credentialed"}
+    task = spec({"by": {"age": {"cuts": cuts}}}, **about)
+    if refused is None:
+        TaskData.find(task, config)
+        return
+    with pytest.raises(
+        CxrbenchError, match=f"cuts ages at {refused}, and {dataset} records everybody of 90 or more as one"
+    ):
+        TaskData.find(task, config)
+
+
 def test_phantom_has_every_group_the_demo_names(tmp_path: Path) -> None:
     config = load_config(tmp_path / "cxrbench.toml", may_be_new=True)
     task = find_task("demo-fairness")

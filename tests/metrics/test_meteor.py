@@ -24,7 +24,7 @@ from scored_texts import PAIRS, few, own_package, score
 from scored_texts import rows_of as score_rows
 
 from cxrbench.errors import CxrbenchError
-from cxrbench.metrics import java
+from cxrbench.metrics import java, meteor_stripped
 from cxrbench.metrics.base import FAILED, SCORED, Context, Corpus, Pairs
 from cxrbench.metrics.meteor import Meteor, Scorer, final_score, private_part, rows_of
 from cxrbench.metrics.meteor_jvm import Pool, Settings, score_line
@@ -201,6 +201,52 @@ def test_a_table_that_is_cut_off_or_no_table_is_refused(tmp_path):
         (tmp_path / "table.gz").write_bytes(content)
         with pytest.raises(CxrbenchError, match="damaged"):
             Table(tmp_path / "table.gz").write({"heart"}, tmp_path / "part.gz")
+
+
+def stripped_once(source, monkeypatch):
+    """Write a part of a table; returns it, and whether the table was unpacked for it."""
+    read = []
+    with monkeypatch.context() as patch:
+        patch.setattr(meteor_stripped, "_strip", lambda path: read.append(path) or strip(path))
+        count = Table(source).write({"heart", "size", "cardiac", "big"}, source.with_name("part.gz"))
+    return count, gzip.decompress(source.with_name("part.gz").read_bytes()), bool(read)
+
+
+strip = meteor_stripped._strip
+ENTRIES = b"0.5\nheart size\ncardiac size\n0.2\nheart size\nlung\n0.1\nheart size\nbig heart\n0.7\nbig\nlarge\n"
+PART = b"1\nheart size\ncardiac size\n1\nheart size\nbig heart\n"
+
+
+def test_a_table_is_unpacked_once_and_what_is_kept_is_checked(tmp_path, monkeypatch):
+    """A kept form that was cut, changed or made of another table is not used but made anew."""
+    monkeypatch.setattr(meteor_stripped, "cache_dir", lambda: tmp_path / "cache")
+    source = tmp_path / "table.gz"
+    source.write_bytes(gzip.compress(ENTRIES))
+    assert stripped_once(source, monkeypatch) == (2, PART, True)
+    assert stripped_once(source, monkeypatch) == (2, PART, False)
+    (kept,) = (tmp_path / "cache/metrics/meteor").glob("paraphrases-*")
+    whole = kept.read_bytes()
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    place = whole.index(b"cardiac")
+    for damaged in (whole[:-1], whole[:100], b"", b"[" * 2000, whole[:place] + b"C" + whole[place + 1 :], whole + b"1"):
+        kept.write_bytes(damaged)
+        assert stripped_once(source, monkeypatch) == (2, PART, True)
+        assert kept.read_bytes() == whole
+    os.utime(source, (1, 1))
+    assert stripped_once(source, monkeypatch)[2] is False
+    source.write_bytes(gzip.compress(ENTRIES.replace(b"cardiac", b"big"), mtime=1))
+    os.utime(source, (1, 1))
+    count, part, read = stripped_once(source, monkeypatch)
+    assert (count, part.count(b"big size"), read) == (2, 1, True)
+
+
+def test_a_cache_that_cannot_be_written_says_nothing(tmp_path, monkeypatch, capfd):
+    source, file = tmp_path / "table.gz", tmp_path / "file"
+    source.write_bytes(gzip.compress(ENTRIES))
+    file.write_text("no folder")
+    monkeypatch.setattr(meteor_stripped, "cache_dir", lambda: file)
+    assert [stripped_once(source, monkeypatch) for _ in range(2)] == [(2, PART, True)] * 2
+    assert capfd.readouterr() == ("", "")
 
 
 HOLDS_A_PART = """

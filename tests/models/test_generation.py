@@ -51,6 +51,24 @@ def test_documented_takes_sampling_values_only_where_the_library_would_use_them(
     assert resolve({}, sampled, {}) == Generation(temperature=0.2, top_p=0.6, top_k=50)
 
 
+@pytest.mark.parametrize(
+    ("body", "asked"),
+    [
+        ({"max_length": 200}, "max_length 200"),
+        ({"max_length": 200, "max_new_tokens": 99}, ""),  # transformers takes max_new_tokens alone
+        ({"max_length": 20, "length_penalty": 1.0, "min_p": None}, ""),
+        ({"length_penalty": 2.0}, ""),  # nothing without beams
+        ({"length_penalty": 2.0, "num_beams": 3, "early_stopping": True}, "length_penalty 2.0, early_stopping True"),
+        ({"typical_p": 0.9, "do_sample": True, "min_new_tokens": 5}, "min_new_tokens 5, typical_p 0.9"),
+        ({"typical_p": 0.9}, ""),
+    ],
+)
+def test_documented_says_what_of_the_file_is_not_done(body, asked):
+    told = documented(body, "x").unused
+    assert (f"asks for {asked}, which cxrbench does not do" in told) if asked else told == ""
+    assert ("--set max_new_tokens=N" in told) == (asked == "max_length 200")
+
+
 def test_an_unknown_preset_names_the_known_ones():
     with pytest.raises(CxrbenchError) as error:
         pick({"matched": MATCHED}, "mached", "hf:x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from cxrbench.models.converted import read_card
 from cxrbench.models.keys import Drop, Unset, heads_apart, plan, same, thirds, to
 from cxrbench.models.recognise import describe
 from cxrbench.models.shards import Deltas, LoraMerged, Shards, Together, find_files
+from cxrbench.privacy import hold
 from tests import released
 from tests.models import originals
 
@@ -322,7 +324,25 @@ def test_weights_that_do_not_fit_are_named(tmp_path, name, change, words):
     if "becomes" not in words:
         assert words in refusal(model.convert, tmp_path / "out")
         assert not (tmp_path / "out").exists()
-        assert not (tmp_path / "out.part").exists()
+        assert not list(tmp_path.glob(".out.cxrbench-*"))
+
+
+def test_a_conversion_touches_nothing_but_its_own_folder(tmp_path):
+    """A folder called OUT.part is somebody's; what a killed conversion left goes, what another one holds stays."""
+    model = released.model("slava", released.slava(tmp_path))
+    names = "out", f".out.cxrbench-{'a' * 16}", f".out.cxrbench-{'b' * 16}"
+    theirs, left, held = (tmp_path / f"{name}.part" for name in names)
+    for folder in (theirs, left, held):
+        folder.mkdir()
+        (folder / "weights").write_text("mine")
+    (tmp_path / "out").mkdir()  # an empty one may be there
+    handle = os.open(held, os.O_RDONLY)
+    hold(handle)
+    model.convert(tmp_path / "out")
+    os.close(handle)
+    assert (tmp_path / "out" / "cxrbench.json").is_file()
+    assert (theirs / "weights").read_text() == "mine"
+    assert (held.is_dir(), left.exists()) == (True, False)
 
 
 def test_what_overflows_in_half_precision_is_named(tmp_path):
