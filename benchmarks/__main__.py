@@ -28,6 +28,7 @@ NEEDS = {
     "kill_ray": "the extra `ray`",
     "meteor": "the openly licensed data beside the checkout, and Java",
     "published": "a case file of the openly licensed data (an argument)",
+    "slurm_trial": "a Slurm that takes jobs from here",
     "text_conventions": "the openly licensed data beside the checkout",
     "text_metrics": "the openly licensed data beside the checkout",
 }
