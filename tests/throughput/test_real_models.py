@@ -388,7 +388,6 @@ def test_an_experiment_with_an_anatomy_is_measured_shown_and_drawn(cli, tmp_path
         (("--experiment", "x.yaml", "--task", "demo-findings"), 2, "the experiment's file decides --task"),
         (("--experiment", "slava-6x", "--only", "mached sweep"), 2, "did you mean 'matched sweep'"),
         (("--models", "demo", "--only", "sweep"), 2, "only an experiment has modes"),
-        (("--models", "demo", "--plan", "H2000"), 2, "did you mean 'H200'"),
         (("--models", "demo", "--experiment", "x.yaml"), 2, "cannot both be given"),
         (("--models", "always-normal"), 2, "always-normal has no network: there is no speed to measure"),
         (("--models", "demmo"), 2, "did you mean 'demo'"),
@@ -404,3 +403,8 @@ def test_an_experiment_with_an_anatomy_is_measured_shown_and_drawn(cli, tmp_path
 def test_bad_calls_get_one_sentence(cli, words, code, message):
     found, _, err = cli(*WORDS, *words)
     assert (found, message in err) == (code, True), err
+
+
+def test_a_device_that_nobody_knows_the_figures_of_is_named(cli):
+    found, _, err = cli("throughput", "--models", "demo", "--plan", "H2000")
+    assert (found, "did you mean 'H200'" in err) == (2, True), err
