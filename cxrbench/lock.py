@@ -6,7 +6,7 @@ On one machine the system's lock is exact, and a process that dies gives it back
 too weak (mounted with `nolock`, every machine has locks of its own) or too strong (of a machine that was switched off,
 NFS version 3 keeps the locks until it is back, version 4 for its lease). So between machines it counts whether the sign
 is renewed while one looks, whatever clocks and locks say. What must be right does not rest on it: see claims.py.
-Touches errors, atomic and claims.
+Touches errors, reading, atomic and claims.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from cxrbench.atomic import disk_error
 from cxrbench.claims import BEAT, EXACT, Place, this_machine
 from cxrbench.errors import CxrbenchError, Exit
+from cxrbench.reading import open_regular
 
 LENGTH = 4096
 """Bytes of the file, whoever holds it: a reader never finds a part of a sign, nor none."""
@@ -67,7 +68,8 @@ def holding(file: Path, *, shared: bool) -> Iterator[bool]:
         CxrbenchError: another process holds it; the file cannot be written.
     """
     try:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # A folder may come from somebody else: what a link points to is not written over.
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise disk_error(error, file) from error
     try:
@@ -88,7 +90,7 @@ def holding(file: Path, *, shared: bool) -> Iterator[bool]:
 
 def _end(file: Path, handle: int, sign: Holder) -> None:
     """Say that it is given back, unless another's sign stands there; else the next one looks whether this one lives."""
-    with suppress(OSError, CxrbenchError):
+    with suppress(OSError):
         if last_holder(file) == sign:
             _write(handle, replace(sign, ended=True))
 
@@ -157,25 +159,23 @@ LOOK = 0.2
 
 
 def sign_of_life(file: Path) -> tuple[int, int] | None:
-    """What changes as long as a holder lives."""
+    """What changes as long as a holder lives; None where there is no such file."""
     # Opened, because a network file system need not tell what is new before.
     try:
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             found = os.fstat(opened.fileno())
-    except FileNotFoundError:
+    except OSError:
         return None
     return found.st_ino, found.st_mtime_ns
 
 
 def last_holder(file: Path) -> Holder | None:
-    """Who holds a folder or held it last; None where nobody did, or a version of cxrbench that did not say."""
+    """Who holds a folder or held it last; None where nobody did, or nobody says so as this version does."""
     try:
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             return _adapter().validate_json(opened.read(LENGTH))
-    except (FileNotFoundError, ValidationError):
+    except (OSError, ValidationError):
         return None
-    except OSError as error:
-        raise disk_error(error, file) from error
 
 
 @cache

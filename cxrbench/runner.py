@@ -19,11 +19,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cxrbench.artifacts import keep
+from cxrbench.atomic import disk_error
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.plan import Plan, ids_of, pixel_key
 from cxrbench.rows import Forcing, StoredPredictions
 from cxrbench.spool import Each, Ids, blocks
-from cxrbench.store import Appender, RunFolder, prediction_row
+from cxrbench.store import Appender, OccupiedError, RunFolder, prediction_row
 from cxrbench.tables import write_samples
 from cxrbench.types import EMPTY, OK, Manifest, Prediction, Request
 
@@ -42,12 +43,13 @@ def execute(
     """Answer what is still open in `run`; returns how many samples were answered now.
 
     Raises:
+        StrangersError: a process on another machine has begun the run, and nobody knows whether it has ended.
         CxrbenchError: the folder holds another run, another process writes there, the disk is full, the model fails.
             Everything written before is kept, and the same command goes on.
     """
     # Before there is a folder: a checkpoint that cannot be loaded, a file that fits no sample, leave nothing behind.
     made_on = None if run.exists() else model.circumstances()
-    with run.writing():
+    with run.writing() as strangers:
         if run.claims.last_epoch() is not None:
             raise CxrbenchError(
                 "several workers have written this run, so whoever goes on claims a shard of its own",
@@ -55,6 +57,7 @@ def execute(
                 fix=f"cxrbench run --resume {run.path}",
             )
         manifest = begin(run, plan)
+        _own_shard(run, strangers=strangers)
         rows = Appender(run.shard_file("predictions"))
         times = Appender(run.shard_file("batches"))
         try:
@@ -73,6 +76,39 @@ def execute(
         finally:
             rows.close()
             times.close()
+
+
+class StrangersError(CxrbenchError):
+    """Shard 0 belongs to a process of another machine: whoever goes on claims a shard of its own."""
+
+
+def _own_shard(run: RunFolder, *, strangers: bool) -> None:
+    """Make shard 0, unless an earlier process of this machine made it.
+
+    Where no lock reaches from one machine to the other, two processes that begin a run at the same moment learn here
+    that they are two: of all that make a file exclusively, one does.
+    """
+    shard = run.shard_file("predictions")
+    made = not shard.exists()
+    try:
+        if made:
+            os.close(os.open(shard, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        raise OccupiedError(
+            "another process begins this run at the same moment",
+            where=str(run.path),
+            fix="wait for it, or stop it and repeat the command",
+            code=Exit.INFRASTRUCTURE,
+        ) from None
+    except OSError as error:
+        raise disk_error(error, shard) from error
+    if strangers and not made:
+        raise StrangersError(
+            "a process on another machine has begun this run, and nobody knows whether it has ended",
+            where=str(run.path),
+            fix=f"cxrbench run --resume {run.path}",
+            code=Exit.INFRASTRUCTURE,
+        )
 
 
 RETRIED = ("missing_image", "broken_image", "no_decoder", "image_too_large")

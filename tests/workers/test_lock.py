@@ -218,9 +218,15 @@ def test_a_newer_epoch_is_seen_though_names_are_remembered(tmp_path, monkeypatch
     assert claims.epoch_after(0)
 
 
-def test_a_lock_that_cannot_be_made_is_said(tmp_path):
-    with pytest.raises(CxrbenchError, match="a file cannot be written"), holding(tmp_path, shared=False):
-        pass
+def test_a_lock_that_is_a_folder_or_a_link_is_said_and_a_pipe_is_not_waited_for(tmp_path):
+    (tmp_path / "kept").write_text("somebody's")
+    (tmp_path / "link").symlink_to(tmp_path / "kept")
+    os.mkfifo(tmp_path / "pipe")
+    for file in (tmp_path, tmp_path / "link", tmp_path / "pipe"):
+        with pytest.raises(CxrbenchError, match="a file cannot be written"), holding(file, shared=False):
+            pass
+    assert (tmp_path / "kept").read_text() == "somebody's"
+    assert holder_elsewhere(tmp_path / "pipe") is None
 
 
 def test_on_a_disk_of_many_machines_the_judge_store_needs_no_memory_that_they_share(tmp_path, monkeypatch):
