@@ -6,7 +6,7 @@ Rows in = rows out: a table of statistics has exactly one block of rows per sele
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -148,57 +148,79 @@ def stored_samples(path: Path) -> Iterator[tuple[Sample, bool]]:
     Raises:
         CxrbenchError: the file is missing or damaged, or another program wrote it.
     """
-    loaded = _Loaded()
+    images, options = _Loaded(_are_images), _Loaded(_are_texts)
+    sections, subgroups, labels = (_Loaded(_is_table) for _ in range(3))
     with _as_written(path):
-        for row in _rows_of(path):
-            yield _sample(row, loaded), row["selected"]
+        for batch in _batches(path, ROWS):
+            _refuse_other_kinds(batch)
+            for row in _rows_of(batch):
+                yield (
+                    Sample(
+                        sample_id=row["sample_id"],
+                        study_id=row["study_id"],
+                        patient_id=row["patient_id"],
+                        target=row["target"],
+                        images=tuple([Image(image_id, "", view) for image_id, view in images[row["images"]]]),
+                        key_image=row["key_image"],
+                        sections=sections[row["sections"]],
+                        question=row["question"],
+                        options=tuple(options[row["options"]]),
+                        subgroups=subgroups[row["subgroups"]],
+                        labels=labels[row["labels"]],
+                    ),
+                    row["selected"],
+                )
 
 
-_TEXTS = ("sample_id", "study_id", "target")
+_TEXTS = ("sample_id", "study_id", "target", "images", "sections", "subgroups", "labels", "options")
 _TEXTS_OR_NONE = ("patient_id", "key_image", "question")
-_TABLES = ("sections", "subgroups", "labels")
 
 
-def _sample(row: Mapping[str, Any], loaded: Mapping[str, Any]) -> Sample:
-    if not (
-        all(type(row[name]) is str for name in _TEXTS)
-        and all(row[name] is None or type(row[name]) is str for name in _TEXTS_OR_NONE)
-        and all(type(loaded[row[name]]) is dict for name in _TABLES)
-        and all(type(image_id) is str for image_id, _ in loaded[row["images"]])
-        and all(type(option) is str for option in loaded[row["options"]])
-    ):
-        raise TypeError("a value of another kind")
-    return Sample(
-        sample_id=row["sample_id"],
-        study_id=row["study_id"],
-        patient_id=row["patient_id"],
-        target=row["target"],
-        images=tuple([Image(image_id, "", view) for image_id, view in loaded[row["images"]]]),
-        key_image=row["key_image"],
-        sections=loaded[row["sections"]],
-        question=row["question"],
-        options=tuple(loaded[row["options"]]),
-        subgroups=loaded[row["subgroups"]],
-        labels=loaded[row["labels"]],
-    )
+def _refuse_other_kinds(batch: pyarrow.RecordBatch) -> None:
+    """Whoever made the file may have made columns of something else."""
+    import pyarrow.types as kinds
+
+    for name in (*_TEXTS, *_TEXTS_OR_NONE, "selected"):
+        column = batch[name]
+        none = name in _TEXTS_OR_NONE
+        right = kinds.is_boolean(column.type) if name == "selected" else kinds.is_string(column.type)
+        if not (right or (none and kinds.is_null(column.type))) or (column.null_count and not none):
+            raise TypeError("a column of another kind")
+
+
+def _are_images(value: Any) -> bool:
+    return all(type(image_id) is str and (view is None or type(view) is str) for image_id, view in value)
+
+
+def _are_texts(value: Any) -> bool:
+    return type(value) is list and all(type(each) is str for each in value)
+
+
+def _is_table(value: Any) -> bool:
+    return type(value) is dict
 
 
 class _Loaded(dict[str, Any]):
     """JSON text -> its value, which nobody changes. Most samples have one of few subgroups, labels, options."""
 
+    def __init__(self, right: Callable[[Any], bool]) -> None:
+        super().__init__()
+        self._right = right
+
     def __missing__(self, text: str) -> Any:
         if len(self) > ROWS:
             self.clear()
-        value = self[text] = json.loads(text)
+        value = json.loads(text)
+        if not self._right(value):
+            raise TypeError("a value of another kind")
+        self[text] = value
         return value
 
 
-def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a table, some at a time."""
-    for batch in _batches(path, ROWS):
-        columns = batch.to_pydict()
-        for cells in zip(*columns.values(), strict=True):
-            yield dict(zip(columns, cells, strict=True))
+def _rows_of(batch: pyarrow.RecordBatch) -> Iterator[dict[str, Any]]:
+    columns = batch.to_pydict()
+    for cells in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, cells, strict=True))
 
 
 def _batches(path: Path, size: int) -> Iterator[pyarrow.RecordBatch]:
