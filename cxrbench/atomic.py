@@ -25,6 +25,8 @@ def disk_error(error: OSError, path: Path) -> CxrbenchError:
         what, fix = "the disk is full; everything written so far is kept", "free space and repeat the same command"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         what, fix = "the folder cannot be written", "`run --out DIR` in a writable folder, or copy the run into one"
+    elif error.errno == errno.ELOOP:
+        what, fix = "a link stands where a file is written", f"remove the link {Path(error.filename or path).name}"
     else:
         what, fix = f"a file cannot be written: {error.strerror}", "cxrbench doctor"
     return CxrbenchError(what, where=str(path), fix=fix, code=Exit.INFRASTRUCTURE)
@@ -58,18 +60,27 @@ _LOCAL = frozenset(["btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs",
 
 def on_local_disk(path: Path) -> bool:
     """Whether processes of one machine alone see a file; where the system does not tell, it is taken for so."""
+    kind, _ = _mounted(path)
+    return kind in _LOCAL or not kind
+
+
+def locks_reach_all(path: Path) -> bool:
+    """Whether a lock on a file keeps out all that see it: NFS may be mounted with locks of each machine's own."""
+    kind, options = _mounted(path)
+    return kind in _LOCAL or not kind or "local_lock=none" in options
+
+
+def _mounted(path: Path) -> tuple[str, list[str]]:
+    """The kind and the options of the file system that a file is on; both empty where the system does not tell."""
     try:
         device = path.stat().st_dev
         mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return True
-    # Each line: number, parent, major:minor, ..., " - ", the kind of file system, ...
-    found = [line.partition(" - ")[2].split()[0] for line in mounts if line.split()[2] == _numbers(device)]
-    return not found or found[-1] in _LOCAL
-
-
-def _numbers(device: int) -> str:
-    return f"{os.major(device)}:{os.minor(device)}"
+        return "", []
+    numbers = f"{os.major(device)}:{os.minor(device)}"
+    # Each line: number, parent, major:minor, ..., " - ", kind, source, options
+    found = [line.partition(" - ")[2].split() for line in mounts if line.split()[2] == numbers]
+    return (found[-1][0], found[-1][-1].split(",")) if found else ("", [])
 
 
 @contextmanager
@@ -85,8 +96,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     part = path
     try:
         private_folder(path.parent)
+        # Without locks between machines, what another one is writing looks like a leftover; then they stay.
         for left in unfinished(path):
-            remove_left(left)
+            if locks_reach_all(path.parent):
+                remove_left(left)
         part, file = _begin(path)
         with file:
             yield file

@@ -12,6 +12,7 @@ import os
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -54,12 +55,32 @@ def merge(tables: Sequence[tuple[Keys, Numbers]]) -> tuple[Keys, Numbers]:
     return keys[starts], np.add.reduceat(numbers[order], starts)
 
 
+def _close(file: IO[bytes]) -> None:
+    """A temporary file that a full disk did not take whole fails once more when it is closed; it goes all the same."""
+    with suppress(OSError):
+        file.close()
+
+
+@contextmanager
+def _temporary() -> Iterator[None]:
+    """Say which disk it is that refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise CxrbenchError(
+            f"there is no room for temporary files: {error.strerror}",
+            where=tempfile.gettempdir(),
+            fix="TMPDIR=FOLDER of a disk with more room",
+            code=Exit.INFRASTRUCTURE,
+        ) from error
+
+
 class Counts:
     """Distinct keys, ascending, each with its number, in a file; `digest` is the SHA-256 of its bytes (hex)."""
 
     def __init__(self, file: IO[bytes], size: int, digest: str) -> None:
         self._file, self._size, self.digest = file, size, digest
-        weakref.finalize(self, file.close)
+        weakref.finalize(self, _close, file)
 
     def __len__(self) -> int:
         return self._size
@@ -128,14 +149,19 @@ class Counts:
 
 
 class Counting:
-    """Sums up tables of counts, however many, in memory that does not grow with them."""
+    """Sums up tables of counts, however many, in memory that does not grow with them.
+
+    Raises:
+        CxrbenchError: there is no room for temporary files (TMPDIR): 12 bytes for each key of each table.
+    """
 
     def __init__(self) -> None:
         self._file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - closed with the last reference
         self._bounds: list[NDArray[np.int64]] = []
         self._written = 0
-        weakref.finalize(self, self._file.close)
+        weakref.finalize(self, _close, self._file)
 
+    @_temporary()
     def add(self, keys: Keys, numbers: Numbers) -> None:
         """Add a table: distinct keys (n,), ascending, and their numbers (n,), each below 2^32."""
         inner = np.searchsorted(keys, _EDGES)
@@ -144,6 +170,7 @@ class Counting:
         self._file.write(_records(keys, numbers).tobytes())
         self._written += len(keys)
 
+    @_temporary()
     def finish(self, least: int) -> Counts:
         """All keys whose numbers sum up to `least` or more; nothing can be added afterwards."""
         out = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the last reference
@@ -156,7 +183,7 @@ class Counting:
             out.write(body)
             size += int(kept.sum())
         out.flush()
-        self._file.close()
+        _close(self._file)
         return Counts(out, size, digest.hexdigest())
 
     def _ranges(self) -> Iterator[tuple[int, int]]:

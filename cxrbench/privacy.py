@@ -85,8 +85,11 @@ def guard_address(access: Access, host: str, address: str, *, clear: bool, secre
 
 
 def private_file(path: str, flags: int) -> int:
-    """An `opener` for `open`: a file that is made is its owner's alone from the first byte."""
-    return os.open(path, flags, 0o600)
+    """An `opener` for `open`: a file that is made is its owner's alone from the first byte; no link is followed.
+
+    A link in a folder that somebody else made would lead what is written into any file of the user.
+    """
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def private_folder(path: Path) -> Path:

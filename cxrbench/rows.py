@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from cxrbench.atomic import disk_error, sync_folder
 from cxrbench.claims import end_of_rows
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.privacy import private_file, private_folder
+from cxrbench.reading import open_regular
 from cxrbench.spool import Ids
 from cxrbench.types import BatchTiming, Prediction
 
@@ -26,12 +27,23 @@ _Row = TypeVar("_Row", Prediction, BatchTiming)
 def whole_lines(file: Path, counted: int | None = None) -> Iterator[tuple[int, int, bytes]]:
     """Yield (line number, offset, line) of every whole line, of the first `counted` bytes where some do not count."""
     offset = 0
-    with file.open("rb") as handle:
+    with _opened(file) as handle:
         for number, line in enumerate(handle, start=1):
             if not line.endswith(b"\n") or (counted is not None and offset + len(line) > counted):
                 return
             yield number, offset, line
             offset += len(line)
+
+
+def _opened(file: Path) -> BinaryIO:
+    try:
+        return open_regular(file)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CxrbenchError(
+            f"rows of the run cannot be read: {error.strerror}", where=str(file), code=Exit.INFRASTRUCTURE
+        ) from error
 
 
 def _body(line: bytes, file: Path, number: int) -> dict[str, Any]:

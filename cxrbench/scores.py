@@ -68,8 +68,8 @@ BARE = "files"
 """The feature store of files that name no task."""
 
 
-LARGEST_CONTEXT = 256 << 20
-"""Bytes that a stored context may have, its counts apart."""
+LARGEST = 256 << 20
+"""Bytes that a stored context, its counts apart, and a summary may have."""
 
 
 def _file_name(key: str) -> str:
@@ -109,10 +109,10 @@ def _read_context(file: Path) -> tuple[int, Context]:
     A run folder may come from somebody else, so nothing in it is taken on trust.
     """
     try:
-        body = json.loads(read_regular(file, LARGEST_CONTEXT))
+        body = json.loads(read_regular(file, LARGEST))
         counts = _read_counts(file, body["counts"]) if "counts" in body else None
         version, context = body["version"], Context.of(body["data"], counts)
-        if context.hash == body["hash"]:
+        if context.hash == body["hash"] and isinstance(context.data, dict):
             return version, context
         what = "a stored context is damaged"
     except FileNotFoundError as error:
@@ -149,7 +149,7 @@ def _write_context(file: Path, version: int, context: Context) -> None:
         kept = _counts_file(file, context.counts.digest)
         context.counts.save(kept)
     write_atomic(file, json.dumps(body, ensure_ascii=False).encode())
-    for other in file.parent.glob(f"{glob.escape(file.stem)}.*.counts"):
+    for other in file.parent.glob(f"{glob.escape(file.stem)}.{'[0-9a-f]' * 16}.counts"):
         if other != kept:
             other.unlink()
 
@@ -253,14 +253,15 @@ def read_summary(run: RunFolder) -> dict[str, Any]:
     if not file.exists():
         raise CxrbenchError("the run has not been scored", where=str(run.path), fix=f"cxrbench score {run.path}")
     try:
-        summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        summary: dict[str, Any] = json.loads(read_regular(file, LARGEST))
         if all(key in summary for key in ("metrics", "n_expected", "outcomes", "slices", "task")):
             return summary
+        what = "the summary is damaged"
+    except OSError as error:
+        what = f"the summary cannot be read: {error.strerror}"
     except (ValueError, TypeError, RecursionError):
-        pass
-    raise CxrbenchError(
-        "the summary is damaged", where=str(file), fix=f"cxrbench score {run.path}", code=Exit.INFRASTRUCTURE
-    )
+        what = "the summary is damaged"
+    raise CxrbenchError(what, where=str(file), fix=f"cxrbench score {run.path}", code=Exit.INFRASTRUCTURE)
 
 
 def is_dummy(manifest: Manifest) -> bool:

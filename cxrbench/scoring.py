@@ -198,12 +198,25 @@ def prepare(
                 known = stored.get(metric.key)
                 usable = known is not None and fits(known.data, corpus.dataset, corpus.precision)
                 context = known if known is not None and usable else metric.fit(corpus)
-                reason = _features_ready(metric.needs(context))
-                signature = metric.signature(context, text)
+                reason, signature = _begun(metric, context, text, stored=context is known)
             except CxrbenchError as error:
                 reason, broken = reason_of(error), error.code == Exit.INFRASTRUCTURE
         ready.append(Scored(metric, each.required, context, signature, None, reason or "", broken=broken))
     return ready
+
+
+def _begun(metric: Metric, context: Context, text: str, *, stored: bool) -> tuple[str | None, str]:
+    """Why a metric cannot run with what it learnt, or None; and its signature."""
+    try:
+        return _features_ready(metric.needs(context)), metric.signature(context, text)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        if not stored:
+            raise
+        raise CxrbenchError(
+            "what an earlier scoring learnt is damaged",
+            fix=f"delete contexts/{metric.key.replace(':', '.')}* in the run folder and score again",
+            code=Exit.INFRASTRUCTURE,
+        ) from error
 
 
 READS = {

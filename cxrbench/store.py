@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -79,6 +80,15 @@ _READ = ("predictions", "batches", "workers", "contexts", "scores")
 """Folders within a run folder, but for `artifacts`, whose files are looked at one by one."""
 
 
+def _waits(path: str) -> bool:
+    """Whether a file is one that may never end, or never begin."""
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
 class RunFolder:
     """One run on disk. Reading never changes it; `writing` holds the lock that lets one process append."""
 
@@ -123,7 +133,7 @@ class RunFolder:
             CxrbenchError: there is none, it is damaged, or another version of cxrbench wrote it; or a file of the run
                 is a pipe or a device.
         """
-        self._refuse_pipes()
+        self.refuse_pipes()
         try:
             body = json.loads(self.manifest_file.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
@@ -147,12 +157,18 @@ class RunFolder:
         except (TypeError, KeyError) as error:
             raise self._damaged() from error
 
-    def _refuse_pipes(self) -> None:
-        """A run folder may come from somebody else, and no reader of it shall wait for a pipe."""
+    def refuse_pipes(self) -> None:
+        """A run folder may come from somebody else, and no reader of it shall wait for a pipe.
+
+        What cannot be looked at is left to whoever opens it.
+
+        Raises:
+            CxrbenchError: a file of the run is a pipe or a device, or a link to one.
+        """
         for folder in (self.path, *(self.path / name for name in _READ)):
-            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+            with suppress(OSError), os.scandir(folder) as entries:
                 for entry in entries:
-                    if not entry.is_file() and not entry.is_dir() and Path(entry.path).exists():
+                    if not entry.is_dir(follow_symlinks=False) and _waits(entry.path):
                         raise CxrbenchError(
                             "a file of the run is a pipe or a device", where=entry.path, code=Exit.INFRASTRUCTURE
                         )
@@ -339,6 +355,7 @@ def find_run(text: str) -> RunFolder:
         )
     if not run.exists():
         raise CxrbenchError("there is no run here", where=text, fix="cxrbench runs list")
+    run.refuse_pipes()
     return run
 
 

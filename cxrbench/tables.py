@@ -149,7 +149,7 @@ def stored_samples(path: Path) -> Iterator[tuple[Sample, bool]]:
         CxrbenchError: the file is missing or damaged, or another program wrote it.
     """
     images, options = _Loaded(_are_images), _Loaded(_are_texts)
-    sections, subgroups, labels = (_Loaded(_is_table) for _ in range(3))
+    sections, subgroups, labels = _Loaded(_is_table_of_texts), _Loaded(_is_table_of_texts), _Loaded(_are_labels)
     with _as_written(path):
         for batch in _batches(path, ROWS):
             _refuse_other_kinds(batch)
@@ -196,8 +196,15 @@ def _are_texts(value: Any) -> bool:
     return type(value) is list and all(type(each) is str for each in value)
 
 
-def _is_table(value: Any) -> bool:
-    return type(value) is dict
+def _is_table_of_texts(value: Any) -> bool:
+    return type(value) is dict and all(type(each) is str for each in value.values())
+
+
+def _are_labels(value: Any) -> bool:
+    return type(value) is dict and all(
+        type(by_name) is dict and all(type(each) in (int, float) for each in by_name.values())
+        for by_name in value.values()
+    )
 
 
 class _Loaded(dict[str, Any]):
@@ -246,6 +253,11 @@ def write_scores(path: Path, scores: Scores) -> None:
     if not m == len(scores.sample_ids) == len(scores.statistics.status) == len(scores.statistics.reasons):
         raise CxrbenchError(
             f"{scores.about['signature']}: {len(scores.sample_ids)} samples went in, {m} rows came out",
+            code=Exit.INFRASTRUCTURE,
+        )
+    if not all(type(reason) is str for reason in scores.statistics.reasons):
+        raise CxrbenchError(
+            f"{scores.about['signature']}: a reason is no text (empty where a sample is scored)",
             code=Exit.INFRASTRUCTURE,
         )
     about = {"cxrbench": canonical(scores.about)}
@@ -300,7 +312,7 @@ def _scores(batches: Iterator[pyarrow.RecordBatch], shared: _Shared) -> Scores:
         status += _column(batch, "status", np.uint8).tobytes()
         repeats = max(repeats, int(_column(batch, "repeat", np.int64).max(initial=0)) + 1)
         ids += map(shared, batch["sample_id"].to_pylist())
-        reasons += batch["reason"].to_pylist()
+        reasons += [text or "" for text in batch["reason"].to_pylist()]  # plug-ins have written none
     if not all(type(text) is str for text in chain(ids, reasons)):
         raise TypeError("a value of another kind")
     found = np.frombuffer(rows, np.float64).reshape(-1, repeats, len(names))
@@ -314,9 +326,13 @@ def _scores(batches: Iterator[pyarrow.RecordBatch], shared: _Shared) -> Scores:
 
 
 def _column(batch: pyarrow.RecordBatch, name: str, kind: type) -> NDArray[Any]:
-    if batch[name].null_count:
-        raise ValueError("a number is missing")
-    made: NDArray[Any] = batch[name].to_numpy(zero_copy_only=False).astype(kind)
+    import pyarrow.types as kinds
+
+    column = batch[name]
+    right = kinds.is_floating(column.type) if kind is np.float64 else kinds.is_integer(column.type)
+    if column.null_count or not right:
+        raise ValueError("a number is missing, or something else")
+    made: NDArray[Any] = column.to_numpy(zero_copy_only=False).astype(kind)
     return made
 
 

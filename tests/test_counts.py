@@ -85,3 +85,11 @@ def test_a_file_that_is_cut_while_it_is_read_is_an_error_and_no_number(tmp_path)
     path.write_bytes(b"")
     with pytest.raises(CxrbenchError, match="shorter"):
         made.look_up(np.array([5], np.uint64))
+
+
+def test_a_full_disk_of_temporary_files_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(counts, "IN_MEMORY", 1)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(CxrbenchError, match="there is no room for temporary files") as caught:
+        collected([{5: 1}])
+    assert "TMPDIR" in caught.value.fix

@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cxrbench.counts import Counting, merge
+from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.metrics import conventions, ngrams, tokens
 from cxrbench.metrics.base import Context, Corpus, FeatureRequest, Floats, Metric, Pairs, Statistics, Value, ratio
 from cxrbench.metrics.ngrams import Grams, Hashes, Integers
@@ -85,7 +86,7 @@ class Cider(Metric):
         texts: tokens.TokenPairs = features[self.needs(context)[0]]
         orders, each = texts.grams()
         predicted, reference = (np.maximum(length - 1, 0) for length in texts.lengths())
-        documents = max(context.data["documents"], 1)
+        documents = max(_documents(context), 1)
         distinct = int(each.max(initial=-1)) + 1
         cosine = np.zeros(distinct)
         for grams in orders:
@@ -96,6 +97,27 @@ class Cider(Metric):
 
     def value(self, sums: Floats) -> dict[str, Floats]:
         return {"cider": ratio(sums[..., 1], sums[..., 0])}
+
+
+def _documents(context: Context) -> int:
+    """How many documents the context knows; one that says what cannot be is refused.
+
+    Raises:
+        CxrbenchError: a stored context is another than `fit` makes.
+    """
+    number = context.data.get("documents")
+    whole = context.counts is not None or all(type(context.data.get(key)) is str for key in PACKED)
+    if type(number) is int and number >= 0 and whole:
+        return number
+    raise _damaged()
+
+
+def _damaged() -> CxrbenchError:
+    return CxrbenchError(
+        "what an earlier scoring learnt of the references is damaged",
+        fix="delete contexts/cider.* in the run folder and score again",
+        code=Exit.INFRASTRUCTURE,
+    )
 
 
 def _log_frequency(context: Context, grams: Hashes) -> Floats:
@@ -112,6 +134,9 @@ def _cosine(grams: Grams, idf: Floats, pairs: int) -> Floats:
     norm: Floats = np.sqrt(ngrams.sums(grams, left**2, pairs)) * np.sqrt(ngrams.sums(grams, right**2, pairs))
     return np.asarray(np.divide(product, norm, out=np.zeros(pairs), where=norm > 0))
 
+
+PACKED = ("grams", "frequency", "many")
+"""Keys of what `_pack` makes."""
 
 MANY = 255
 """From here on a document frequency is kept apart, so that the others need one byte."""
@@ -137,15 +162,28 @@ def _text(numbers: np.ndarray[Any, Any]) -> str:
 
 @lru_cache(maxsize=4)
 def _unpack(grams: str, frequency: str, many: str) -> _Table:
-    """Return what `_pack` packed as a table; kept, as every batch needs it."""
-    times = np.frombuffer(base64.b64decode(frequency), np.uint8).astype(np.int64)
-    times[times == MANY] = np.frombuffer(base64.b64decode(many), "<u4")
-    raw = np.frombuffer(base64.b64decode(grams), np.uint8)
-    steps = np.zeros((len(times), 8), np.uint8)
-    if len(times):
-        width = len(raw) // len(times)
+    """Return what `_pack` packed as a table; kept, as every batch needs it.
+
+    Raises:
+        CxrbenchError: it is not what `_pack` makes.
+    """
+    try:
+        raw, times, rest = _numbers(grams, np.uint8), _numbers(frequency, np.uint8), _numbers(many, "<u4")
+        width = len(raw) // max(len(times), 1)
+        steps = np.zeros((len(times), 8), np.uint8)
         steps[:, :width] = raw.reshape(len(times), width)
-    return _Table.of(np.cumsum(steps.view("<u8").ravel(), dtype=np.uint64), times)
+    except (ValueError, TypeError) as error:
+        raise _damaged() from error
+    keys = np.cumsum(steps.view("<u8").ravel(), dtype=np.uint64)
+    often, times = times == MANY, times.astype(np.int64)
+    if often.sum() != len(rest) or times.min(initial=1) < 1 or not (keys[1:] > keys[:-1]).all():
+        raise _damaged()
+    times[often] = rest
+    return _Table.of(keys, times)
+
+
+def _numbers(text: str, kind: str | type) -> np.ndarray[Any, Any]:
+    return np.frombuffer(base64.b64decode(text, validate=True), kind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,9 @@ from cxrbench.features.base import Pairs, Resources, TextFeature
 from cxrbench.features.store import FILE, FORMAT, Store, row_key
 from cxrbench.judges.store import FILE as JUDGES
 from cxrbench.judges.store import JudgeStore
-from cxrbench.metrics.base import Context, Statistics
+from cxrbench.metrics.base import Context, Corpus, Statistics
+from cxrbench.metrics.cider import Cider
+from cxrbench.metrics.tokens import Tokens
 from cxrbench.models.checkpoint import _remembered
 from cxrbench.privacy import MARKER, claim_folder
 from cxrbench.report.reader_study_files import Key, read_responses
@@ -346,6 +348,8 @@ def test_a_context_that_is_another_is_refused(tmp_path, change):
     ("column", "value"),
     [("sample_id", b"s1"), ("sample_id", None), ("study_id", 5), ("patient_id", 5.0), ("target", None), ("images", "7"),
      ("images", "null"), ("images", "[[7, null]]"), ("options", "[7]"),
+     ("subgroups", '{"sex": ["F"]}'), ("subgroups", '{"sex": 1}'), ("sections", '{"findings": null}'),
+     ("labels", '{"gold": []}'), ("labels", '{"gold": {"Edema": "1"}}'),
      ("labels", "[]"), ("subgroups", '"x"'), ("sections", "null"), ("question", b"x")],
 )  # fmt: skip
 def test_samples_of_somebody_elses_run_have_the_kinds_they_need(tmp_path, column, value):
@@ -358,7 +362,18 @@ def test_samples_of_somebody_elses_run_have_the_kinds_they_need(tmp_path, column
 
 
 @pytest.mark.parametrize(
-    ("column", "value"), [("sample_id", b"s1"), ("s0", None), ("status", None), ("reason", 5), ("repeat", 2**40)]
+    ("column", "value"),
+    [
+        ("sample_id", b"s1"),
+        ("s0", None),
+        ("status", None),
+        ("reason", 5),
+        ("repeat", 2**40),
+        ("status", 0.5),
+        ("status", "0"),
+        ("s0", "1"),
+        ("s0", True),
+    ],
 )
 def test_statistics_of_somebody_elses_run_have_the_kinds_they_need(tmp_path, column, value):
     file = tmp_path / "scores.parquet"
@@ -369,3 +384,55 @@ def test_statistics_of_somebody_elses_run_have_the_kinds_they_need(tmp_path, col
     pq.write_table(pyarrow.Table.from_pylist([row]).replace_schema_metadata(table.schema.metadata), file)
     with pytest.raises(CxrbenchError, match="a file of the run is damaged"):
         read_scores(file)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{"documents": 60}, {"documents": "many"}, {"documents": -5}, {"grams": "!!!"}, {"frequency": ""},
+     {"many": "AAAAAA=="}, {"grams": ["x"]}, {"frequency": "AAAA"}],
+)  # fmt: skip
+def test_a_context_of_another_shape_is_damaged(data):
+    metric = Cider("raw")
+    references = ["the heart is normal", "the lungs are clear and the heart is normal"]
+    made = metric.fit(Corpus(references)).data
+    context = Context.of({**made, **data} if len(data) == 1 and "documents" not in data else data)
+    pairs = Pairs(["a", "b"], references, references)
+    features = {metric.needs(context)[0]: Tokens().extract(pairs, {"convention": "raw"})}
+    with pytest.raises(CxrbenchError, match="is damaged"):
+        metric.statistics(pairs, features, context)
+
+
+def test_rows_are_never_appended_through_a_link(cli, tmp_path):
+    task = write_small(tmp_path, test=6)
+    words = ("run", "--model", "always-normal", "--task", task, "--out", "run", "--replicates", 0)
+    assert cli(*words)[0] == 0
+    rows = tmp_path / "run" / "predictions" / "0000.jsonl"
+    victim = tmp_path / "victim"
+    victim.write_bytes(rows.read_bytes().splitlines(keepends=True)[0])
+    before = victim.read_bytes()
+    rows.unlink()
+    rows.symlink_to(victim)
+    code, _, err = cli(*words)
+    assert (code, "a link stands where a file is written" in err) == (4, True), err
+    assert victim.read_bytes() == before
+
+
+def test_what_of_a_run_cannot_be_looked_at_is_left_to_who_needs_it(cli, tmp_path):
+    task = write_small(tmp_path, test=6)
+    assert cli("run", "--model", "always-normal", "--task", task, "--out", "run", "--replicates", 0)[0] == 0
+    for name in ("loop", "predictions/loop", "contexts/loop"):
+        (tmp_path / "run" / name).symlink_to(tmp_path / "run" / name)
+    assert cli("runs", "show", "run")[0] == 0
+    (tmp_path / "run" / "summary.json").unlink()
+    (tmp_path / "run" / "summary.json").mkdir()
+    code, _, err = cli("export", "run", "run", "-o", "x.csv")
+    assert (code, "the summary cannot be read: Is a directory" in err) == (4, True), err
+
+
+def test_a_run_with_a_pipe_is_not_exported(cli, tmp_path):
+    task = write_small(tmp_path, test=6)
+    assert cli("run", "--model", "always-normal", "--task", task, "--out", "run", "--replicates", 0)[0] == 0
+    os.mkfifo(tmp_path / "run" / "predictions" / "0001.jsonl")
+    with blocked_is_caught():
+        code, _, err = cli("export", "run", "run", "-o", "x.csv")
+    assert (code, "a pipe or a device" in err) == (4, True), err
