@@ -8,7 +8,7 @@
 They lie in the cache beside the feature store and never in the run folder: a run folder may come from somebody else,
 and what is merged into the store decides later scores. So nothing is read there that may be another user's. JSON lines
 and not SQLite, because they may lie on a network file system. A row is the system's once `put` returns, so a killed
-process loses none. Touches rows, claims, reading and privacy.
+process loses none. Touches rows, shares, reading and privacy.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 
 from cxrbench.atomic import disk_error, look_again, unfinished, write_atomic
-from cxrbench.claims import BEAT, EXACT, MOST, Place, renew
 from cxrbench.errors import CxrbenchError, Exit
 from cxrbench.privacy import claim_folder, remove_left
-from cxrbench.reading import SMALL, open_own
+from cxrbench.reading import open_own
 from cxrbench.rows import Appender
 from cxrbench.shares import Plan
 
@@ -43,6 +43,10 @@ FOLDER = "scoring"
 
 LONGEST = 1 << 27
 """Bytes of a row: an answer of a judge of 16 MB, raw and as its text with every character escaped, has fewer."""
+
+_PLAIN, _STRINGS, _BETWEEN = 1 << 20, 100, 4096
+"""A row of more bytes than the first has so many strings, and bytes outside of them, at most: an answer of a judge has
+28, and some 300. Unpacked, other rows may have thirty times their size."""
 
 LARGEST = 1 << 28
 """Bytes of a plan, which names every question that came to nothing."""
@@ -53,33 +57,6 @@ FORCE = 10.0
 
 class HandOverError(CxrbenchError):
     """What a worker made cannot be handed over: it ends, because the next annotation would be lost too."""
-
-
-State = Literal["working", "done", "stopped", "failed"]
-"""Of a worker; one that stopped was asked to."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sign:
-    """The last sign of life of a worker: `done` of `total` of its share, `made` of them by itself.
-
-    `stage` is the annotator it is at (empty before the first), `note` what it could not do. `clock` is monotonic
-    time on its machine, `wall` the time of day, both in seconds.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = EXACT
-    rank: int
-    world: int
-    place: Place
-    state: State
-    stage: str
-    done: int
-    made: int
-    total: int
-    count: int
-    clock: float
-    wall: float
-    note: str = ""
 
 
 class Part:
@@ -142,7 +119,7 @@ class Parts:
 
     def __init__(self, beside: Path, run: Path) -> None:
         name = hashlib.blake2b(str(run.resolve()).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
-        self.folder = beside / FOLDER / name
+        self.folder, self._beside = beside / FOLDER / name, beside
 
     def new(self, rank: int) -> Part:
         """A part of this process alone."""
@@ -156,7 +133,7 @@ class Parts:
         """
         made = False
         while not made:
-            claim_folder(self.folder.parent.parent)
+            claim_folder(self._beside)
             # Scorings of this run and of others make these folders, and remove them empty, at the same moment.
             with suppress(FileNotFoundError):
                 self._make()
@@ -168,7 +145,7 @@ class Parts:
             try:
                 with suppress(FileExistsError):
                     folder.mkdir(mode=0o700)
-                if self.exists() and folder.stat().st_mode & 0o077:
+                if _is_ours(folder, self._beside) and folder.stat().st_mode & 0o077:
                     folder.chmod(0o700)
             except FileNotFoundError:
                 raise
@@ -182,19 +159,7 @@ class Parts:
             CxrbenchError: it is a link, a file or another user's: what lies there may be made to change scores, and
                 what is written there may be read.
         """
-        for folder in (self.folder.parent, self.folder):
-            try:
-                found, owners = folder.lstat(), _owners(self.folder.parent.parent)
-            except OSError:
-                return False
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid not in owners:
-                raise CxrbenchError(
-                    "where workers of a scoring hand over is a link, a file, or another user's folder",
-                    where=str(folder),
-                    fix="delete it, which costs nothing but annotating again",
-                    code=Exit.INFRASTRUCTURE,
-                )
-        return True
+        return all(_is_ours(folder, self._beside) for folder in (self.folder.parent, self.folder))
 
     def files(self, rank: int | None = None) -> list[Path]:
         """All parts, or those of one share.
@@ -226,7 +191,7 @@ class Parts:
         """
         try:
             self.exists()
-            plan: Plan = _exactly(Plan).validate_json(_read(self._plan, LARGEST))
+            plan: Plan = exactly(Plan).validate_json(read_own(self._plan, LARGEST))
             plan.failed_questions()
             if not plan.whole():
                 raise ValueError("shares that leave something out")
@@ -240,14 +205,9 @@ class Parts:
                 code=Exit.INFRASTRUCTURE,
             ) from error
 
-    def signs(self) -> list[Sign]:
-        """The last sign of life of each worker, by share."""
-        files = sorted(self.folder.glob("r*.sign")) if self.exists() else []
-        return [sign for file in files if (sign := _read_sign(file)) is not None]
-
-    def show(self, sign: Sign) -> None:
-        """Renew a sign of life. A disk that refuses it will refuse the rows, which says it better: none is raised."""
-        renew(self.folder / f"{_rank(sign.rank)}.sign", asdict(sign))
+    def sign_file(self, rank: int) -> Path:
+        """Where the worker of a share shows that it lives (workers/signs.py)."""
+        return self.folder / f"{_rank(rank)}.sign"
 
     def end_share(self, rank: int, world: int, scoring: str) -> None:
         """Say that a share of a scoring (named by a hash of all that is asked for) is complete.
@@ -274,22 +234,39 @@ class Parts:
         return all(self.ended(rank, world, scoring) for rank in range(world))
 
     def forget(self, scoring: str) -> None:
-        """The scoring has come to its end. Call it with the run's lock held: who begins now begins another one."""
+        """The scoring has come to its end. Call it with the run's lock held: who begins now begins another one.
+
+        Raises:
+            CxrbenchError: as `exists`.
+        """
         for file in self.folder.glob(f"r*-{scoring}.done") if self.exists() else ():
-            file.unlink(missing_ok=True)
+            _remove(file)
         self.clear()
 
     def clear(self) -> None:
-        """Remove signs, and the folder unless somebody is still writing a part or something is to be remembered."""
+        """Remove signs, and the folder unless somebody is still writing a part or something is to be remembered.
+
+        Raises:
+            CxrbenchError: as `exists`.
+        """
         if not self.exists():
             return
         for file in (*self.folder.glob("r*.sign"), *self.folder.glob("r*.new"), self._plan):
-            file.unlink(missing_ok=True)
+            _remove(file)
         for file in unfinished(self._plan):
             remove_left(file)
         with suppress(OSError):
             self.folder.rmdir()
             self.folder.parent.rmdir()
+
+
+def _remove(file: Path) -> None:
+    """Remove what only tells others how far a scoring is, where the disk lets us.
+
+    No annotation is in it: what stays lets ranks that are started again leave more to the one that scores, at worst.
+    """
+    with suppress(OSError):
+        file.unlink()
 
 
 def _rank(rank: int) -> str:
@@ -326,12 +303,26 @@ def rows_of(part: Path) -> Iterator[dict[str, Any]]:
 
 def _row(line: bytes, part: Path, number: int) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = json.loads(line) if len(line) <= _PLAIN or _is_flat(line) else None
     except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):
         raise damaged(part, number)
     return row
+
+
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+"""A string of JSON, or one without an end: were that no match, every quote in it would be tried as a beginning."""
+
+
+def _is_flat(line: bytes) -> bool:
+    """Whether a line is little else than a few long strings in ASCII, as every long row of a worker."""
+    strings = between = end = 0
+    for found in _STRING.finditer(line):
+        strings, between, end = strings + 1, between + found.start() - end, found.end()
+        if strings > _STRINGS:
+            return False
+    return between + len(line) - end <= _BETWEEN and line.isascii()
 
 
 _FIX = "delete that file, which costs nothing but annotating again"
@@ -347,6 +338,26 @@ def damaged(part: Path, number: int | None = None) -> CxrbenchError:
     )
 
 
+def _is_ours(folder: Path, beside: Path) -> bool:
+    """Whether a folder is there, and a folder of who may hand over beside the feature store.
+
+    Raises:
+        CxrbenchError: as `Parts.exists`.
+    """
+    try:
+        found, owners = folder.lstat(), _owners(beside)
+    except OSError:
+        return False
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in owners:
+        raise CxrbenchError(
+            "where workers of a scoring hand over is a link, a file, or another user's folder",
+            where=str(folder),
+            fix="delete it, which costs nothing but annotating again",
+            code=Exit.INFRASTRUCTURE,
+        )
+    return True
+
+
 def _owners(folder: Path) -> set[int]:
     """Who may have made what is read in a folder: this user and whose the folder is, by their numbers.
 
@@ -355,7 +366,7 @@ def _owners(folder: Path) -> set[int]:
     return {os.geteuid(), folder.stat().st_uid}
 
 
-def _read(file: Path, largest: int) -> bytes:
+def read_own(file: Path, largest: int) -> bytes:
     """A file of a coordinator or a worker.
 
     Raises:
@@ -369,50 +380,6 @@ def _read(file: Path, largest: int) -> bytes:
 
 
 @cache
-def _exactly(kind: Any) -> TypeAdapter[Any]:
+def exactly(kind: Any) -> TypeAdapter[Any]:
+    """What makes a value of a kind of JSON, or refuses."""
     return TypeAdapter(kind)
-
-
-def _read_sign(file: Path) -> Sign | None:
-    """A sign of life; None where it has just been removed, or is none."""
-    try:
-        sign: Sign = _exactly(Sign).validate_json(_read(file, SMALL))
-    except (OSError, ValueError):
-        return None
-    counted = min(sign.done, sign.made, sign.total, sign.count) >= 0 and sign.place.pid >= 1
-    return sign if counted and 0 <= sign.rank < sign.world <= MOST else None
-
-
-class Life:
-    """Shows that a worker lives and how far it is, every `BEAT` seconds and whenever its state changes."""
-
-    def __init__(self, parts: Parts, rank: int, world: int) -> None:
-        self._parts, self._rank, self._world = parts, rank, world
-        self._place, self._count = Place.here(), 0
-        self._ended, self._showing = threading.Event(), threading.Lock()
-        self.stage, self.note = "", ""
-        self.done = self.made = self.total = 0
-        self.show("working")
-        self._thread = threading.Thread(target=self._keep_on, name="cxrbench-pulse", daemon=True)
-        self._thread.start()
-
-    def _keep_on(self) -> None:
-        while not self._ended.wait(BEAT):
-            self.show("working")
-
-    def show(self, state: State) -> None:
-        """Renew the sign."""
-        with self._showing:
-            self._count += 1
-            self._parts.show(
-                Sign(
-                    self._rank, self._world, self._place, state, self.stage, self.done, self.made, self.total,
-                    self._count, time.monotonic(), time.time(), self.note,
-                )
-            )  # fmt: skip
-
-    def end(self, state: State) -> None:
-        """The last sign."""
-        self._ended.set()
-        self._thread.join()
-        self.show(state)

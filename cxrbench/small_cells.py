@@ -7,23 +7,18 @@ the small groups, and the few that are left where a group is taken from the tota
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrbench.spans import Ints, Span, products
+
 Mask = NDArray[np.bool_]
 Numbers = NDArray[np.intp]
-Row = NDArray[np.float64]
 Cell = tuple[str, str]
 """(column, group)."""
-
-Rows = Mapping[Cell, Row]
-WHOLE: Cell = ("", "")
-"""Stands for all samples that were scored, among the cells."""
-
-_LEFT = 1e-6
-"""A cell of which shown ones leave so little is their combination: masks are 0 and 1, what is left is rounding."""
 
 
 def patients_of(mask: Mask, clusters: Sequence[str]) -> set[str]:
@@ -52,8 +47,8 @@ def hidden_on_any(
         heads = {c: {name: _heads(mask, who) for name, mask in groups.items()} for c, groups in held.items()}
         counted = _heads(basis, who)
         for found in (
-            _hidden(held, basis, who, fewest),
-            _hidden(heads, counted, np.arange(len(counted)), fewest, remainders=False),
+            _hidden(held, heads, basis, who, fewest),
+            _hidden(heads, heads, counted, np.arange(len(counted)), fewest, remainders=False),
         ):
             hidden = {c: names | found[c] for c, names in hidden.items()}
     return hidden
@@ -75,7 +70,9 @@ def hidden_cells(
         clusters: n ids of patients.
         fewest: patients below which a group is hidden.
     """
-    return _hidden(columns, total, _numbered(clusters), fewest)
+    who = _numbered(clusters)
+    heads = {c: {name: _heads(mask, who) for name, mask in groups.items()} for c, groups in columns.items()}
+    return _hidden(columns, heads, total, who, fewest)
 
 
 def _numbered(clusters: Sequence[str]) -> Numbers:
@@ -88,91 +85,116 @@ def _heads(mask: Mask, who: Numbers) -> Mask:
 
 
 def _hidden(
-    columns: Mapping[str, Mapping[str, Mask]], total: Mask, who: Numbers, fewest: int, *, remainders: bool = True
+    columns: Mapping[str, Mapping[str, Mask]],
+    heads: Mapping[str, Mapping[str, Mask]],
+    total: Mask,
+    who: Numbers,
+    fewest: int,
+    *,
+    remainders: bool = True,
 ) -> dict[str, frozenset[str]]:
-    """`hidden_cells` of numbered patients. `remainders` False: what groups leave of others is not protected."""
+    """`hidden_cells` of numbered patients; `heads` are the patients of each cell.
+
+    `remainders` False: what groups leave of others is not protected.
+    """
     cells = {(c, name): mask for c, groups in columns.items() for name, mask in groups.items() if mask.any()}
-    members: dict[str, dict[str, Mask]] = {column: {} for column in columns}
-    for (column, name), mask in cells.items():
-        members[column][name] = _heads(mask, who)
-    hidden = {column: _within(groups, frozenset(), fewest) for column, groups in members.items()}
-    if not cells:
+    members = {
+        c: _Column.of({name: mask for name, mask in groups.items() if mask.any()}) for c, groups in heads.items()
+    }
+    hidden = {column: groups.hidden_with(frozenset(), fewest) for column, groups in members.items()}
+    # The whole comes first; the last stands for nothing, which leaves all of a set.
+    rows = np.stack([total, *cells.values(), np.zeros_like(total)])[:, total]
+    shared = products(rows)
+    few = _few(rows, shared, who[total], fewest, remainders)
+    if not len(few):
         return hidden
-    rows, few = _spanned(*_patterns(cells, total), who[total], fewest, remainders)
-    for told in few:
-        while _combined(rows, told, _shown(rows, hidden)):
-            column, name = _next_hidden(rows, told, members, hidden, fewest)
-            hidden[column] = _within(members[column], hidden[column] | {name}, fewest)
+    span = Span.of(shared, range(len(rows)))
+    while shown := {cell: at for at, cell in enumerate(cells, 1) if cell[1] not in hidden[cell[0]]}:
+        span = Span.of(span.reduced, [0, *shown.values()])
+        told = few[span.gives(few)]
+        if not len(told):
+            break
+        column, name = _next_hidden(span, told[0], [*shown], members, hidden, fewest)
+        hidden[column] = members[column].hidden_with(hidden[column] | {name}, fewest)
     return hidden
 
 
-def _shown(rows: Rows, hidden: Mapping[str, frozenset[str]]) -> list[Cell]:
-    return [cell for cell in rows if cell is not WHOLE and cell[1] not in hidden[cell[0]]]
-
-
 def _next_hidden(
-    rows: Rows,
-    told: Row,
-    members: Mapping[str, Mapping[str, Mask]],
+    span: Span,
+    told: Ints,
+    shown: Sequence[Cell],
+    members: Mapping[str, _Column],
     hidden: Mapping[str, frozenset[str]],
     fewest: int,
 ) -> Cell:
-    """The smallest shown cell without which `told` is not told; where there is none, the smallest that takes part."""
-    parts = _combined(rows, told, _shown(rows, hidden))
-    by_size = sorted(parts, key=lambda cell: (int(members[cell[0]][cell[1]].sum()), cell))
+    """The smallest shown cell without which `told` is not told; where there is none, the smallest that takes part.
+
+    `span` is made of the total and the shown cells, in their order.
+    """
+    parts: list[Cell] = [shown[place - 1] for place in span.parts(told).tolist() if place]
+    by_size = sorted(parts, key=lambda cell: (members[cell[0]].sizes[cell[1]], cell))
     for column, name in by_size:
-        less = {**hidden, column: _within(members[column], hidden[column] | {name}, fewest)}
-        if not _combined(rows, told, _shown(rows, less)):
+        less = members[column].hidden_with(hidden[column] | {name}, fewest)
+        gone = [place for place, cell in enumerate(shown, 1) if cell[0] == column and cell[1] in less]
+        if not span.gives_without(told, gone):
             return column, name
     return by_size[0]
 
 
-def _within(members: Mapping[str, Mask], hidden: frozenset[str], fewest: int) -> frozenset[str]:
-    """The hidden groups of one column, from those that are hidden already."""
-    out = set(hidden)
-    together = np.any([members[name] for name in hidden], axis=0) if hidden else np.zeros(1, bool)
-    sizes = {name: int(heads.sum()) for name, heads in members.items()}
-    for name in sorted(members, key=lambda name: (sizes[name], name)):
-        small = sizes[name] < fewest
-        if name not in out and (small or (out and (len(out) == 1 or together.sum() < fewest))):
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """The groups of one column that are not empty: which patients are in them, and how many."""
+
+    heads: Mapping[str, Mask]
+    sizes: Mapping[str, int]
+
+    @classmethod
+    def of(cls, heads: Mapping[str, Mask]) -> _Column:
+        return cls(heads, {name: int(np.count_nonzero(mask)) for name, mask in heads.items()})
+
+    def hidden_with(self, hidden: frozenset[str], fewest: int) -> frozenset[str]:
+        """The hidden groups, from those that are hidden already."""
+        out = set(hidden)
+        for name in sorted(self.sizes, key=lambda name: (self.sizes[name], name)):
+            if self.sizes[name] >= fewest and (not out or (len(out) > 1 and self._enough(out, fewest))):
+                break  # as are all that follow
             out.add(name)
-            together = together | members[name]
-    return frozenset(out)
+        return frozenset(out)
+
+    def _enough(self, names: Set[str], fewest: int) -> bool:
+        """Whether groups are of enough patients together."""
+        if any(self.sizes[name] >= fewest for name in names):
+            return True
+        return int(np.count_nonzero(np.any([self.heads[name] for name in names], axis=0))) >= fewest
 
 
-def _patterns(cells: Mapping[Cell, Mask], total: Mask) -> tuple[Rows, Numbers]:
-    """Cells and the total as 0/1 rows over kinds of scored samples (those in the same groups), and each one's kind."""
-    masks = np.stack([total, *cells.values()])[:, total]
-    packed = np.ascontiguousarray(np.packbits(masks, axis=0).T)
-    _, first, kinds = np.unique(
-        packed.view(np.dtype((np.void, packed.shape[1]))).ravel(), return_index=True, return_inverse=True
-    )
-    return dict(zip((WHOLE, *cells), masks[:, first].astype(np.float64), strict=True)), kinds
+def _few(rows: NDArray[np.bool_], shared: Ints, who: Numbers, fewest: int, remainders: bool) -> Ints:
+    """(t, 2) sets of too few patients that nobody may work out, each as a row and one that is taken from it.
 
-
-def _spanned(rows: Rows, kinds: Numbers, who: Numbers, fewest: int, remainders: bool) -> tuple[Rows, list[Row]]:
-    """Rows of `_patterns` and the sets of too few patients that nobody may work out, in the fewest numbers.
-
-    Sets are the groups and, with `remainders`, what is left of the total or of a group without a group within it. Where
-    none is of too few, nothing has to be worked out, and both are empty.
+    Sets are the groups and, with `remainders`, what is left of the total or of a group without a group within it.
     """
-    known = np.stack([*rows.values()])
-    shared = known @ known.T
     size = shared.diagonal()
-    wider, within = np.nonzero((shared == size) & (size[:, None] > size))  # all of the second is in the first
-    left = known[wider] - known[within] if remainders else known[:0]
-    sets = np.unique(np.vstack([known[1:], left]), axis=0)
-    few = [each for each in sets if np.count_nonzero(np.bincount(who[each[kinds] > 0])) < fewest]
-    if not few:
-        return {}, []
-    axes = np.linalg.qr(known.T)[0]
-    return {cell: row @ axes for cell, row in rows.items()}, [each @ axes for each in few]
+    pairs = np.argwhere((shared == size) & (size[:, None] > size))  # all of the second is in the first
+    if not remainders:
+        pairs = pairs[pairs[:, 1] == len(rows) - 1]
+    at_most = np.sort(np.bincount(who))[::-1][: max(0, fewest - 1)].sum()  # samples that so few patients have
+    pairs = pairs[size[pairs[:, 0]] - size[pairs[:, 1]] <= at_most]
+    found = []
+    for one, other in pairs.tolist():
+        inside = np.flatnonzero(rows[one] & ~rows[other])
+        if len(np.unique(who[inside])) < fewest:
+            found.append(((one, other), inside))
+    keys = _order(rows, [inside for _, inside in found])
+    different = {key: pair for key, (pair, _) in zip(keys, found, strict=True)}
+    return np.array([different[key] for key in sorted(different)], np.int64).reshape(-1, 2)
 
 
-def _combined(rows: Rows, wanted: Row, shown: Sequence[Cell]) -> list[Cell]:
-    """The shown cells that, added and subtracted with the total, give a wanted row; none where they cannot."""
-    basis = np.stack([rows[WHOLE], *(rows[each] for each in shown)], axis=1)
-    weights = np.linalg.lstsq(basis, wanted, rcond=None)[0]
-    if float(np.linalg.norm(basis @ weights - wanted)) > _LEFT:
-        return []
-    return [each for each, weight in zip(shown, weights[1:], strict=True) if abs(weight) > _LEFT]
+def _order(rows: NDArray[np.bool_], sets: Sequence[Numbers]) -> list[tuple[int, ...]]:
+    """What to sort sets by, the same for the same samples: which kinds of samples (those in the same rows) are in them.
+
+    The order is that of these as binary numbers, whatever the order of samples is.
+    """
+    touched = np.unique(np.concatenate([*sets, np.zeros(0, np.intp)]))
+    packed = np.ascontiguousarray(np.packbits(rows[:, touched], axis=0).T)
+    kinds = np.unique(packed.view(np.dtype((np.void, packed.shape[1]))).ravel(), return_inverse=True)[1]
+    return [tuple(-np.unique(kinds[np.searchsorted(touched, inside)])) for inside in sets]

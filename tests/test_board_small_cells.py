@@ -167,6 +167,29 @@ def test_a_number_of_some_questions_is_hidden_where_these_are_of_few(cli, tmp_pa
     assert cells == {"SIZE": {"hidden": True}, "PRES": {"hidden": True}}
 
 
+def test_a_metric_that_is_not_here_any_more_tells_nothing_of_groups(cli, tmp_path):
+    """A value may rest on two samples of a large group; who scored them is kept, but only the metric can read it."""
+    (tmp_path / "small.yaml").write_text(SMALL.format(test=100, access="open"))
+    words = ("--task", "small.yaml", "--metrics", "rouge-l:raw", "--replicates", 0)
+    assert cli("run", "--model", "random-report", *words, "--out", "runs/one")[0] == 0
+    file = tmp_path / "runs/one/summary.json"
+    body = json.loads(file.read_text())
+    said = body["metrics"]["rouge-l:raw"]["rouge_l"]
+    body["metrics"]["gone:x"] = {"share": {**said, "n": 2, "signature": "gone|x|v:1"}}
+    for groups in body["slices"].values():
+        for entry in groups.values():
+            entry["metrics"]["gone:x"] = {"share": {"value": 0.5, "ci": None}}
+    file.write_text(json.dumps(body))
+    for name, how in (("public", ()), ("private", ("--private",))):
+        code, _, err = cli("leaderboard", "summarize", "runs/one", "-o", f"{name}.json", *how, "--replicates", 100)
+        assert code == 0, err
+        ((told, whole),) = of_summary((tmp_path / f"{name}.json").read_text())
+        cells = [cell for groups in told.values() for cell in groups.values() if cell]
+        assert len(cells) >= 2
+        assert {number for *_, values in cells for number in values} == {"rouge-l:raw/rouge_l"}
+        assert whole["gone:x/share"] == said["value"]
+
+
 def world(seed):
     """Samples in groups of all sizes, in a coarser column and one that overlaps; two numbers, one of a part of them."""
     draw = np.random.default_rng(seed)
@@ -234,6 +257,13 @@ def test_columns_that_only_another_run_tells_of_are_looked_at_too():
     assert hidden_of([one, two, one]) == {"race": ("b", "d"), "wider": ("a or b", "other")}
     regrouped = Slices({}, {"race": {"c": race["c"] | race["d"], "a": wider["a or b"]}}, bases, patients)
     assert hidden_of([one, regrouped]) == {"race": ("a", "b", "c", "d")}
+
+
+def test_a_column_may_have_any_name():
+    place = np.arange(60)
+    groups = {"a": place < 30, "b": (place >= 30) & (place < 34), "c": place >= 34}
+    one = Slices({}, {"a\0b": groups}, (np.ones(60, bool),), tuple(map(str, place)))
+    assert hidden_of([one]) == {"a\0b": ("b", "c")}
 
 
 def test_what_a_summary_says_is_hidden_is_hidden_of_every_run_and_every_summary_beside_it(tmp_path):

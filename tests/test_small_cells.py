@@ -1,5 +1,7 @@
 """What is hidden cannot be worked out from what is shown: checked with ranks, which the code does not use."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -130,6 +132,22 @@ def test_a_cell_is_hidden_as_a_whole_where_one_of_its_numbers_rests_on_few():
     assert hidden_on_any({"c": groups}, [everybody], ids, 10) == {"c": frozenset()}
     assert hidden_on_any({"c": groups}, [everybody, part], ids, 10) == {"c": frozenset("ab")}
     assert hidden_on_any({"c": groups}, [everybody, np.zeros(100, bool)], ids, 10) == {"c": frozenset()}
+
+
+@pytest.mark.slow
+def test_large_tables_are_looked_at_within_seconds():
+    """The figures of docs/groups.md: 200,000 samples, 100 cells, five sets of samples; and nearly all hidden."""
+    n, draw = 200_000, np.random.default_rng(0)
+    ids, place = [str(number // 2) for number in range(n)], np.arange(n)
+    bases = [np.ones(n, bool), *(draw.random(n) < share for share in (0.9, 0.5, 0.95, 0.3))]
+    drawn = [draw.choice(10, n, p=draw.dirichlet(np.full(10, 0.6))) for _ in range(10)]
+    columns = {str(at): {str(kind): kinds == kind for kind in range(10)} for at, kinds in enumerate(drawn)}
+    nested = {"nested": {str(step): place >= 3 * step for step in range(100)}}
+    for tables, least in ((columns, 0), (nested, 99)):
+        start = time.perf_counter()
+        found = hidden_on_any(tables, bases, ids, 10)
+        assert time.perf_counter() - start < 10
+        assert sum(map(len, found.values())) >= least
 
 
 def test_numbers_of_patients_do_not_count_a_hidden_group_either():

@@ -5,7 +5,7 @@ Only here is it known which patients are in which group, so what is hidden is de
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,10 @@ class Slices:
 
 
 def slices_of(run: RunFolder, summary: Mapping[str, Any], confidence: Confidence) -> Slices:
-    """The subgroups a task tabulates: values as scored, and the gap of each group to all others with its interval."""
+    """The subgroups a task tabulates: values as scored, and the gap of each group to all others with its interval.
+
+    A metric that is not here any more tells nothing of groups: only itself can say which samples its values rest on.
+    """
     tabulated = {name: groups for name, groups in summary["slices"].items() if not set(groups) <= {UNKNOWN}}
     if not tabulated:
         return Slices({}, {}, (), ())
@@ -47,11 +50,12 @@ def slices_of(run: RunFolder, summary: Mapping[str, Any], confidence: Confidence
     scored = load_scores(run)
     columns = {name: groups_of(samples, name) for name in tabulated}
     told = [mask for each in scored for mask in rests_on(each.metric, each.rows())]
+    here = {each.metric.key for each in scored}
     out: dict[str, dict[str, Group]] = {}
     for name, groups in tabulated.items():
         gaps = _gaps(scored, columns[name], clusters, confidence)
         out[name] = {
-            group: _group(body, group, gaps, fewest_behind(told, columns[name][group], clusters))
+            group: _group(body, group, here, gaps, fewest_behind(told, columns[name][group], clusters))
             for group, body in groups.items()
         }
     order = sorted(range(len(samples)), key=lambda place: samples[place].sample_id)
@@ -84,7 +88,7 @@ def hidden_of(runs: Sequence[Slices]) -> dict[str, tuple[str, ...]]:
 
 
 def _name(known: str) -> str:
-    return known.partition("\0")[0]
+    return known.rpartition("\0")[0]
 
 
 def _same(one: Groups, other: Groups) -> bool:
@@ -121,10 +125,12 @@ def fewest_behind(told: Sequence[Mask], group: Mask, clusters: Sequence[str]) ->
     return min(int(np.count_nonzero(np.bincount(patients[mask]))) for mask in (group, *masks))
 
 
-def _group(body: Mapping[str, Any], group: str, gaps: Mapping[str, Any], patients: int) -> Group:
+def _group(body: Mapping[str, Any], group: str, here: Set[str], gaps: Mapping[str, Any], patients: int) -> Group:
+    """A cell of the metrics that are here, of the entry of a group in a summary."""
     values: dict[str, Triple] = {}
     differences: dict[str, Triple] = {}
-    for key, metric in body["metrics"].items():
+    metrics = {key: metric for key, metric in body["metrics"].items() if key in here}
+    for key, metric in metrics.items():
         for name, value in metric.items():
             column = f"{key}/{name}"
             values[column] = (value["value"], *(value["ci"] or (None, None)))

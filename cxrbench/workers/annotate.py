@@ -24,10 +24,11 @@ from cxrbench.judges.ask import PENDING, Divisible
 from cxrbench.judges.engine import Hands, Judge
 from cxrbench.judges.feature import JudgeFeature
 from cxrbench.judges.store import JudgeStore, Told, told_of
-from cxrbench.parts import HandOverError, Life, Part, Parts, Sign
+from cxrbench.parts import HandOverError, Part, Parts
 from cxrbench.scoring import Ahead, Progress
 from cxrbench.shares import ElsewhereError, Plan, Share, even, fair, owner
 from cxrbench.workers.share import ORPHANS, Check, StoppedError, stopped
+from cxrbench.workers.signs import Life, Sign, signs_of
 from cxrbench.workers.supervise import Crew, Watched, see_through
 
 if TYPE_CHECKING:
@@ -89,8 +90,8 @@ def take_over(run: RunFolder, resources: Resources) -> dict[bytes, Told]:
     Raises:
         CxrbenchError: a part is damaged, or a store cannot be written.
     """
-    parts = parts_of(run, resources)
-    if parts is None or resources.store is None or not parts.exists() or not resources.store.usable():
+    parts = _writable(run, resources)
+    if parts is None:
         return {}
     _wait_for_orphans(parts)
     told = _merged(parts, resources)
@@ -98,10 +99,16 @@ def take_over(run: RunFolder, resources: Resources) -> dict[bytes, Told]:
     return told
 
 
+def _writable(run: RunFolder, resources: Resources) -> Parts | None:
+    """Where workers of this run's scoring handed over; None where nothing is, or where it is not ours to change."""
+    parts, store = parts_of(run, resources), resources.store
+    return parts if parts is not None and store is not None and parts.exists() and store.usable() else None
+
+
 def _wait_for_orphans(parts: Parts) -> None:
     """Let workers whose coordinator died end: what they are told after their part is merged would be lost."""
     until = time.monotonic() + ORPHANS
-    while time.monotonic() < until and any(at_work(sign) for sign in parts.signs()):
+    while time.monotonic() < until and any(at_work(sign) for sign in signs_of(parts)):
         time.sleep(0.1)
 
 
@@ -141,10 +148,10 @@ def add_told(told: dict[bytes, Told], said: Iterable[Told]) -> None:
 def came_to_its_end(run: RunFolder, resources: Resources, scoring: str) -> None:
     """A scoring is complete: a rank that begins from now on begins another one.
 
-    Call it with the run's lock held.
+    Call it with the run's lock held. What cannot be removed stays: the scoring is written.
     """
-    parts = parts_of(run, resources)
-    if parts is not None and parts.exists():
+    parts = _writable(run, resources)
+    if parts is not None:
         parts.forget(scoring)
 
 
@@ -315,7 +322,7 @@ def annotate_with_workers(
         plan = open_.plan(world, judging_workers(_judge(ahead), world), told.values())
         parts.write_plan(plan)
         _round(run, parts, open_.ranks(plan), len(open_), crew_of(metrics_shared(ahead), world), check, progress)
-        noted += [f"worker {sign.rank}: {sign.note}" for sign in parts.signs() if sign.note]
+        noted += [f"worker {sign.rank}: {sign.note}" for sign in signs_of(parts) if sign.note]
         add_told(told, _merged(parts, ahead.resources).values())
         parts.clear()
     if open_ and not noted:
@@ -333,7 +340,7 @@ def _round(
     run: RunFolder, parts: Parts, ranks: set[int], total: int, crew: Crew, check: Check, progress: Progress
 ) -> None:  # fmt: skip
     def show(at_work: int) -> None:
-        done = sum(sign.done for sign in parts.signs())
+        done = sum(sign.done for sign in signs_of(parts))
         progress(f"annotating, {at_work} workers" if at_work else "annotating", min(done, total), total)
 
     see_through(crew, ranks, Watched(run.path, parts.size, show), check)

@@ -11,10 +11,11 @@ from typing import Any
 
 from cxrbench.claims import Beat, Claim, Epoch, shard_name, this_machine
 from cxrbench.lock import Holder, holder_elsewhere, holder_here, looks
-from cxrbench.parts import Parts, Sign
+from cxrbench.parts import Parts
 from cxrbench.rows import row_heads
 from cxrbench.store import RunFolder
 from cxrbench.types import EMPTY, OK
+from cxrbench.workers.signs import Sign, signs_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,16 +242,16 @@ def _shard(claim: Claim, beat: Beat | None, rows: Counter[bool], is_open: bool, 
 
 def _of_scoring(parts: Parts) -> list[ShareView]:
     """The workers of a scoring; of those on other machines it is seen whether a sign of life comes in."""
-    before = {sign.rank: sign for sign in parts.signs()}
+    before = {sign.rank: sign for sign in signs_of(parts)}
     elsewhere = {
         rank for rank, sign in before.items() if sign.state == "working" and sign.place.machine != this_machine()
     }
     ticking: set[int] = set()
     for _ in looks() if elsewhere else ():
-        ticking |= {sign.rank for sign in parts.signs() if sign.rank in elsewhere and sign != before[sign.rank]}
+        ticking |= {sign.rank for sign in signs_of(parts) if sign.rank in elsewhere and sign != before[sign.rank]}
         if ticking == elsewhere:
             break
-    return [_scoring_share(sign, ticking) for sign in parts.signs()]
+    return [_scoring_share(sign, ticking) for sign in signs_of(parts)]
 
 
 def _scoring_share(sign: Sign, ticking: set[int]) -> ShareView:

@@ -10,11 +10,14 @@ import pytest
 from cxrbench.errors import CxrbenchError
 from cxrbench.features.base import Pairs, Resources
 from cxrbench.features.store import SharedStore, Store, keys_of, row_key
-from cxrbench.judges.store import JudgeStore, Stored, Told
-from cxrbench.parts import LARGEST, LONGEST, Life, Parts
+from cxrbench.http_limits import Policy
+from cxrbench.judges.store import JudgeStore, Stored, Told, told_of
+from cxrbench.parts import LARGEST, LONGEST, Parts
+from cxrbench.privacy import MARKER
 from cxrbench.shares import Plan, Share, even
 from cxrbench.store import RunFolder
 from cxrbench.workers.annotate import came_to_its_end, take_over
+from cxrbench.workers.signs import Life, signs_of
 from tests.security.limits import blocked_is_caught, within
 from tests.security.test_hostile_stores import Letters
 
@@ -113,7 +116,8 @@ def test_nothing_is_read_written_or_removed_through_a_folder_that_is_a_link_or_a
     before = everything(tmp_path)
     run, store = RunFolder(tmp_path / "run"), Store(parts.folder.parent.parent)
     for attacked in (
-        merge, parts.make, parts.files, parts.signs, parts.clear, parts.plan,
+        merge, parts.make, parts.files, parts.clear, parts.plan,
+        lambda: signs_of(parts),
         lambda: parts.new(0).put([{}]),
         lambda: parts.write_plan(Plan((0,), (0,))),
         lambda: parts.end_share(1, 2, "s"),
@@ -152,6 +156,19 @@ def test_what_workers_hand_over_is_nobody_elses_to_read_or_to_write(parts, tmp_p
     part.close()
     assert len(list(parts.folder.iterdir())) == 4
     assert {stat.S_IMODE(file.stat().st_mode) for file in parts.folder.iterdir()} == {0o600}
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in folders} == {0o700}
+
+
+def test_rights_are_taken_back_before_the_first_folder_of_a_run_is_made(parts):
+    before = os.umask(0)
+    try:
+        parts.folder.parent.mkdir(parents=True)  # as somebody's script may have made it
+        (parts.folder.parent.parent / MARKER).touch()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(parts.folder.parent.stat().st_mode) == 0o777
+    parts.make()
+    folders = (parts.folder, parts.folder.parent, parts.folder.parent.parent)
     assert {stat.S_IMODE(folder.stat().st_mode) for folder in folders} == {0o700}
 
 
@@ -216,6 +233,38 @@ def test_a_part_with_a_row_of_gigabytes_is_left(parts, merge, monkeypatch):
     assert kept(parts, "a") == {}
 
 
+LONG = 2 << 20
+"""Bytes of a row that is looked at before it is unpacked."""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" + "{}," * (LONG // 3) + "{}]", '{"value": [' + "1," * (LONG // 2) + "1]}", '{"a":' * (LONG // 5),
+        "{" + '"":"",' * (LONG // 6) + '"":""}', " " * LONG + "{}", '{"a": "' + "\\\"" * (LONG // 2),
+        json.dumps({"value": "\U0001f600" + "M" * LONG}, ensure_ascii=False),
+    ],
+    ids=["objects", "numbers", "depth", "strings", "blanks", "no end", "four bytes a letter"],
+)  # fmt: skip
+def test_a_long_row_is_looked_at_before_it_takes_many_times_its_size_of_memory(parts, merge, line):
+    part = parts.make() / "r0000-00.part"
+    part.write_text(row() + line + "\n", encoding="utf-8")
+    with within(megabytes=4 * (LONG >> 20)), pytest.raises(CxrbenchError, match="damaged"):
+        merge()
+    assert kept(parts, "a") == {}
+
+
+@pytest.mark.parametrize("size", [LONG // 6, pytest.param(Policy().largest, marks=pytest.mark.slow)])
+def test_the_longest_answer_of_a_judge_is_handed_over(parts, size):
+    text, about = "\x7f" * (size - 100), json.dumps(ABOUT)  # one byte in an answer's body, six in a row
+    told = Told(b"q" * 16, b"k" * 16, Stored(text, readable=True, about=about, body=bytes(size), at=1.0))
+    part = parts.new(0)
+    part.put([told.row()])
+    part.close()
+    assert 7 * size < part.path.stat().st_size < LONGEST
+    assert list(told_of(part.path)) == [told]
+
+
 def test_an_annotation_is_found_under_the_hash_it_names_and_is_looked_at_like_any_other(parts, merge):
     said_of = {"a": row("a", "NQ=="), "b": row("b", "NQ=="), "damaged": row("damaged", "W1tb")}  # 5, 5, [[[
     (parts.make() / "r0000-00.part").write_text("".join(said_of.values()))
@@ -259,14 +308,14 @@ def test_plans_and_signs_that_are_links_pipes_foreign_or_huge_are_not_read(parts
         ):
             make(path, moved)
             with within(megabytes=8), blocked_is_caught():
-                assert parts.signs() == [] or path == plan
+                assert signs_of(parts) == [] or path == plan
                 with pytest.raises(CxrbenchError, match="does not find which share"):
                     parts.plan()
             path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
     (parts.folder / "xr0000.sign").rename(sign)
-    assert [each.state for each in parts.signs()] == ["done"]
+    assert [each.state for each in signs_of(parts)] == ["done"]
     given_away(monkeypatch, sign)
-    assert parts.signs() == []
+    assert signs_of(parts) == []
 
 
 @pytest.mark.parametrize(
@@ -286,4 +335,4 @@ def test_signs_of_life_that_say_what_cannot_be_are_none(parts, key, value):
     raw = json.dumps(body)
     file.write_text(raw.replace(f'"{NESTED}"', NESTED))
     with within():
-        assert parts.signs() == []
+        assert signs_of(parts) == []

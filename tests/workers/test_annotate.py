@@ -24,7 +24,7 @@ from cxrbench.judges.ask import PENDING
 from cxrbench.judges.engine import Hands
 from cxrbench.judges.feature import PairVerdicts
 from cxrbench.judges.store import JudgeStore, Stored, Told, told_of
-from cxrbench.parts import Life, Parts
+from cxrbench.parts import Parts
 from cxrbench.shares import ElsewhereError, Plan, Share, even, fair, owner, place
 from cxrbench.workers import annotate
 from cxrbench.workers.annotate import (
@@ -37,6 +37,7 @@ from cxrbench.workers.annotate import (
     take_over,
 )
 from cxrbench.workers.share import StoppedError
+from cxrbench.workers.signs import Life, signs_of
 from cxrbench.workers.view import _of_scoring
 from tests import commands
 from tests.chat_server import ChatServer, answer
@@ -203,7 +204,7 @@ def test_a_worker_whose_part_was_taken_over_stops(world):
     parts = Parts(world.store.file.parent, world.run.path)
     with pytest.raises(StoppedError, match="taken over this share"):
         annotate_share(ahead, parts, 0, even_plan(ahead, 2), lambda: [file.unlink() for file in parts.files()], nothing)
-    assert [sign.state for sign in parts.signs()] == ["stopped"]
+    assert [sign.state for sign in signs_of(parts)] == ["stopped"]
 
 
 def test_a_worker_that_is_interrupted_has_stopped_and_not_failed(world):
@@ -213,7 +214,7 @@ def test_a_worker_that_is_interrupted_has_stopped_and_not_failed(world):
     parts = Parts(world.store.file.parent, world.run.path)
     with pytest.raises(KeyboardInterrupt):
         annotate_share(world.ahead(), parts, 0, WHOLE, interrupted, nothing)
-    assert [sign.state for sign in parts.signs()] == ["stopped"]
+    assert [sign.state for sign in signs_of(parts)] == ["stopped"]
 
 
 def test_a_full_disk_ends_the_worker(world, monkeypatch):
@@ -221,7 +222,7 @@ def test_a_full_disk_ends_the_worker(world, monkeypatch):
     parts = Parts(world.store.file.parent, world.run.path)
     with pytest.raises(CxrbenchError, match="the disk is full"):
         annotate_share(world.ahead(), parts, 0, WHOLE, nothing, nothing)
-    assert [sign.state for sign in parts.signs()] == ["failed"]
+    assert [sign.state for sign in signs_of(parts)] == ["failed"]
 
 
 def _full(*_):

@@ -25,8 +25,17 @@ from cxrbench.scores import Sources
 from cxrbench.scoring import Ahead
 from cxrbench.shares import Share
 from cxrbench.store import RunFolder
-from cxrbench.workers.annotate import WHOLE, add_told, annotate_share, even_plan, look_ahead, take_over
+from cxrbench.workers.annotate import (
+    WHOLE,
+    add_told,
+    annotate_share,
+    came_to_its_end,
+    even_plan,
+    look_ahead,
+    take_over,
+)
 from cxrbench.workers.ranks import Rank
+from cxrbench.workers.signs import signs_of
 from tests import commands
 from tests.chat_server import ChatServer, answer, status
 from tests.judges.answers import chexprompt_answer
@@ -161,6 +170,39 @@ def test_a_plan_that_a_killed_coordinator_left_unfinished_keeps_no_folder(tmp_pa
     parts = Parts(tmp_path / "features", tmp_path)
     (parts.make() / f".plan.json.cxrbench-{'0' * 16}.part").touch()
     parts.clear()
+    assert not parts.folder.exists()
+
+
+SIGNS = ("r0000.sign", "r0000.ab.new", "plan.json", "r0000-of-2-s.done")
+
+
+@pytest.mark.parametrize("name", SIGNS)
+def test_a_folder_in_the_place_of_a_sign_ends_no_scoring(world, name):
+    parts = parts_of(world)
+    (parts.make() / name).mkdir()
+    for other in SIGNS:
+        if other != name:
+            (parts.folder / other).touch()
+    assert take_over(world.run, Resources(store=world.store)) == {}
+    came_to_its_end(world.run, Resources(store=world.store), "s")
+    assert [file.name for file in parts.folder.iterdir()] == [name]  # what can be removed is
+
+
+def test_signs_in_a_cache_that_only_another_user_may_write_end_no_scoring(world, monkeypatch):
+    resources, parts = Resources(store=world.store), parts_of(world)
+    parts.end_share(0, 2, "s")
+
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refused)
+        came_to_its_end(world.run, resources, "s")
+        patch.setattr(Store, "usable", lambda self: False)
+        patch.setattr(Parts, "forget", refused)
+        came_to_its_end(world.run, resources, "s")
+    assert parts.ended(0, 2, "s")
+    came_to_its_end(world.run, resources, "s")
     assert not parts.folder.exists()
 
 
@@ -326,6 +368,6 @@ def test_a_damaged_part_is_told_once_and_before_anybody_is_started(world):
     (parts.make() / "r0000-00.part").write_text("{}\nno row\n")
     with pytest.raises(CxrbenchError, match="what a worker handed over is damaged"):
         shared(world, 2, world.ahead(), notes=notes)
-    assert (notes, parts.signs()) == ([], [])
+    assert (notes, signs_of(parts)) == ([], [])
     with JudgeStore(None) as store, pytest.raises(CxrbenchError, match="line 2"):
         store.merge(parts.files()[0])

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cxrbench.features.store import FILE, keys_of
 from cxrbench.parts import Parts
+from cxrbench.workers.signs import signs_of
 from tests.workers.sleeper import install
 
 TASK = """\
@@ -153,7 +154,7 @@ def handed_over(place: Path) -> int:
 
 def scorers_of(place: Path) -> list[int]:
     """Process numbers of the workers of a scoring whose process is there."""
-    return [sign.place.pid for sign in parts_in(place).signs() if sign.place.alive()]
+    return [sign.place.pid for sign in signs_of(parts_in(place)) if sign.place.alive()]
 
 
 def kept_keys(place: Path) -> set[bytes]:
