@@ -24,7 +24,8 @@ def disk_error(error: OSError, path: Path) -> CxrbenchError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         what, fix = "the disk is full; everything written so far is kept", "free space and repeat the same command"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        what, fix = "the folder cannot be written", "`run --out DIR` in a writable folder, or copy the run into one"
+        what = "the folder cannot be written"
+        fix = "write elsewhere (`run --out DIR`, `-o FILE`), or copy the run into a folder that can be written"
     elif error.errno == errno.ELOOP:
         what, fix = "a link stands where a file is written", f"remove the link {Path(error.filename or path).name}"
     else:

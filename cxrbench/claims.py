@@ -298,7 +298,7 @@ class Claims:
         """The last heartbeat; None before the first."""
         try:
             return _read(Beat, self.beat_file(shard))
-        except FileNotFoundError:
+        except (FileNotFoundError, CxrbenchError):  # a sign of life and no more: a damaged one is none
             return None
 
     def write_beat(self, shard: int, beat: Beat) -> None:

@@ -27,6 +27,7 @@ from cxrbench.features.store import Store
 from cxrbench.features.weights import fits
 from cxrbench.metrics.base import ALONE, Context, Metric, Resources, comparable, short_hash
 from cxrbench.reading import read_regular
+from cxrbench.run_shapes import check_summary
 from cxrbench.scoring import Ahead, Chosen, Progress, Scored, make_metric, texts_hash
 from cxrbench.store import RunFolder
 from cxrbench.tables import Scores, read_samples, read_scores, write_scores
@@ -254,9 +255,8 @@ def read_summary(run: RunFolder) -> dict[str, Any]:
         raise CxrbenchError("the run has not been scored", where=str(run.path), fix=f"cxrbench score {run.path}")
     try:
         summary: dict[str, Any] = json.loads(read_regular(file, LARGEST))
-        if all(key in summary for key in ("metrics", "n_expected", "outcomes", "slices", "task")):
-            return summary
-        what = "the summary is damaged"
+        check_summary(summary)
+        return summary
     except OSError as error:
         what = f"the summary cannot be read: {error.strerror}"
     except (ValueError, TypeError, RecursionError):

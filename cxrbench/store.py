@@ -35,6 +35,7 @@ from cxrbench.privacy import close_tree, private_folder
 from cxrbench.rows import Appender as Appender
 from cxrbench.rows import StoredPredictions, read_batch, row_ids, whole_lines
 from cxrbench.rows import prediction_row as prediction_row
+from cxrbench.run_shapes import check_manifest
 from cxrbench.types import BatchTiming, Manifest, Prediction
 
 FORMAT = 1
@@ -153,8 +154,10 @@ class RunFolder:
                 fix="use the version of cxrbench named in the manifest",
             )
         try:
-            return Manifest(**{**body, "circumstances": tuple(body["circumstances"])})
-        except (TypeError, KeyError) as error:
+            made = Manifest(**{**body, "circumstances": tuple(body["circumstances"])})
+            check_manifest(made)
+            return made
+        except (TypeError, KeyError, ValueError) as error:
             raise self._damaged() from error
 
     def refuse_pipes(self) -> None:
@@ -170,7 +173,10 @@ class RunFolder:
                 for entry in entries:
                     if not entry.is_dir(follow_symlinks=False) and _waits(entry.path):
                         raise CxrbenchError(
-                            "a file of the run is a pipe or a device", where=entry.path, code=Exit.INFRASTRUCTURE
+                            "a file of the run is a pipe or a device",
+                            where=entry.path,
+                            fix="remove it, or take the run from its source again",
+                            code=Exit.INFRASTRUCTURE,
                         )
 
     def _damaged(self) -> CxrbenchError:

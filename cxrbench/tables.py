@@ -57,6 +57,18 @@ class Scores:
     about: Mapping[str, Any]
 
 
+def _unread(how: str, path: Path) -> CxrbenchError:
+    again = f"cxrbench score {path.parent.parent}"
+    if path.parent.name != "scores":
+        again = f"cxrbench run --resume {path.parent}"
+    return CxrbenchError(
+        f"a file of the run is {how}",
+        where=str(path),
+        fix=f"restore it from a copy, or make it again: {again}",
+        code=Exit.INFRASTRUCTURE,
+    )
+
+
 @contextmanager
 def _as_written(path: Path) -> Iterator[None]:
     """Turn what a file of another shape does to its reader into one sentence."""
@@ -74,7 +86,7 @@ def _as_written(path: Path) -> Iterator[None]:
         pyarrow.ArrowException,
     ):
         # The words of the error may quote the file: they are dropped.
-        raise CxrbenchError("a file of the run is damaged", where=str(path), code=Exit.INFRASTRUCTURE) from None
+        raise _unread("damaged", path) from None
 
 
 ROWS = 8_192
@@ -240,9 +252,9 @@ def _batches(path: Path, size: int) -> Iterator[pyarrow.RecordBatch]:
             yield pyarrow.RecordBatch.from_pylist([], schema=file.schema_arrow)
             yield from file.iter_batches(batch_size=size)
     except FileNotFoundError as error:
-        raise CxrbenchError("a file of the run is missing", where=str(path), code=Exit.INFRASTRUCTURE) from error
+        raise _unread("missing", path) from error
     except (OSError, pyarrow.ArrowInvalid) as error:
-        raise CxrbenchError("a file of the run is damaged", where=str(path), code=Exit.INFRASTRUCTURE) from error
+        raise _unread("damaged", path) from error
 
 
 def write_scores(path: Path, scores: Scores) -> None:

@@ -407,7 +407,7 @@ def test_a_read_only_place_is_named_before_a_single_answer(cli, tmp_path, read_o
         assert code == 4
         assert "the folder cannot be written" in err
         assert str(out) in err
-        assert "`run --out DIR` in a writable folder" in err
+        assert "write elsewhere (`run --out DIR`" in err
 
 
 def test_a_second_process_on_one_folder_is_refused_and_the_first_is_not_disturbed(tmp_path):

@@ -28,7 +28,7 @@ from cxrbench.types import BatchTiming, Image, Manifest, Prediction, Sample
 def manifest(**identity):
     return Manifest(
         format=1,
-        identity={"task": {"name": "t"}, "seed": 0, **identity},
+        identity={"task": {"name": "t"}, "model": {}, "seed": 0, **identity},
         access="credentialed",
         n_expected=3,
         clusters=3,

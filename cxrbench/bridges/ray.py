@@ -42,11 +42,14 @@ def start_ray(address: str, workers: int) -> Any:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # where its processes do not start in time, Ray raises nothing more special
+        local = address == "local"
         raise CxrbenchError(
-            "there is no Ray cluster that answers", where=f"--ray-address {address}",
-            fix="ray status; --ray-address local starts one of this machine", code=Exit.INFRASTRUCTURE,
-        ) from error  # fmt: skip
+            "Ray did not start on this machine" if local else "there is no Ray cluster that answers",
+            where=f"--ray-address {address}",
+            fix="repeat, or --launcher processes" if local else "ray status; --ray-address local starts one here",
+            code=Exit.INFRASTRUCTURE,
+        ) from error
     return ray
 
 

@@ -166,7 +166,9 @@ def _again(resume: Path) -> None:
     words = shlex.split(str(begun[0].get("command", ""))) if begun else []
     if words[:2] != ["cxrbench", "run"]:
         raise CxrbenchError(
-            "the run does not say which command began it", where=str(resume), fix="give --model and --task as then"
+            "the run does not say which command began it",
+            where=str(resume),
+            fix="repeat that command, or give --model and --task as then",
         )
     now = sys.argv[sys.argv.index("run") + 1 :]
     get_command(app).main(["run", *_without_out(words[2:]), *now], prog_name="cxrbench", standalone_mode=False)

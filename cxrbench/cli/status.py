@@ -53,7 +53,7 @@ def _show(view: RunView) -> None:
         f"{view.answered} of {view.n_expected} answered, {view.failed} of them without a report, {view.left} left{pace}"
     )
     if view.dead:
-        typer.echo(f"{view.dead} workers are gone and have left work behind")
+        typer.echo(f"{view.dead} {'worker is' if view.dead == 1 else 'workers are'} gone and left work behind")
     if view.late:
         typer.echo(f"{view.late} rows came after their share was taken over and do not count")
     order = {"working": 0, "loading": 0, "dead": 1, "silent": 1, "failed": 1, "stopped": 1}

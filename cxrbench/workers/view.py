@@ -14,7 +14,7 @@ from cxrbench.lock import Holder, holder_elsewhere, holder_here, looks
 from cxrbench.parts import Parts
 from cxrbench.rows import row_heads
 from cxrbench.store import RunFolder
-from cxrbench.types import EMPTY, OK
+from cxrbench.types import EMPTY, OK, Manifest
 from cxrbench.workers.signs import Sign, signs_of
 
 
@@ -144,7 +144,11 @@ def look(run: RunFolder, parts: Parts | None = None) -> RunView:
         holder=holder,
         elsewhere=f"{elsewhere.place.host} {elsewhere.place.pid}" if elsewhere is not None else "",
         todo=_todo(
-            run, left, at_work=bool(working or scored_by or holder is not None or elsewhere is not None), last=last
+            run,
+            manifest,
+            left,
+            at_work=bool(working or scored_by or holder is not None or elsewhere is not None),
+            last=last,
         ),
         shards=tuple(shards),
         scoring=tuple(scoring),
@@ -156,13 +160,16 @@ def _late(file: Path, counted: int) -> int:
         return sum(line.endswith(b"\n") for line in handle) - counted
 
 
-def _todo(run: RunFolder, left: int, *, at_work: bool, last: Epoch | None) -> str:
+def _todo(run: RunFolder, manifest: Manifest, left: int, *, at_work: bool, last: Epoch | None) -> str:
     if at_work:
         return "wait: it is at work"
     if not left:
         return (
             f"cxrbench runs show {run.path}" if (run.path / "summary.json").exists() else f"cxrbench score {run.path}"
         )
+    if not any(part.get("command") for part in manifest.circumstances):  # it ended before the first worker said so
+        model, task = manifest.identity["model"].get("name", ""), manifest.identity["task"]["name"]
+        return f"repeat the command that began it (cxrbench run --model {model} --task {task} ... --out {run.path})"
     workers = f" --workers {last.world}" if last is not None and last.world > 1 else ""
     return f"cxrbench run --resume {run.path}{workers}"
 
