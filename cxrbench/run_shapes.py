@@ -69,7 +69,7 @@ class _Summary(_Shape):
     ci_method: str = ""
     replicates: Count = 0
     truncated_share: float | None = None
-    distinct: dict[str, Count] = {}
+    distinct: dict[str, Count] | None = None
     not_scored: dict[str, _NotScored] = {}
     required: list[str] = []
     excluded: dict[str, Count] = {}

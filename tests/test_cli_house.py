@@ -458,7 +458,8 @@ def test_listed_runs_can_be_pasted_and_damaged_ones_take_a_line(cli, tmp_path):
     ends = [*paths[1:], len(lines)]
     listed = {lines[at]: " ".join(lines[at + 1 : end]) for at, end in zip(paths, ends, strict=True)}
     assert set(listed) == {f"runs/{name}" for name in ("small", long, *broken)}
-    assert all("damaged" in listed[f"runs/{name}"] for name in broken)
+    assert all("damaged" in listed[f"runs/{name}"] for name in broken if name != "folder")
+    assert "the summary cannot be read: Is a directory" in listed["runs/folder"]
     assert "24/24 answered" in listed[f"runs/{long}"]
     assert cli("score", f"runs/{long}", "--replicates", 0)[0] == 0
     assert "runs/small" in cli("runs", "list", tmp_path / "runs")[1].splitlines()

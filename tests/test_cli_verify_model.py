@@ -218,7 +218,7 @@ def write_run(tmp_path, name="slava-1", value=0.2, ci=(0.18, 0.22), identity=(),
     run = tmp_path / "runs/demo-findings" / name
     run.mkdir(parents=True)
     (run / "manifest.json").write_text(json.dumps(body))
-    entry = {"value": value, "ci": list(ci) if ci else None}
+    entry = {"value": value, "ci": list(ci) if ci else None, "signature": "rouge-l|preset:raw|v:1"}
     metrics = {"rouge-l:raw": {"rouge_l": entry}} if scored else {}
     summary = {"n": n, "n_expected": n, "clusters": 20, "metrics": metrics, "outcomes": {"ok": n}, "required": [],
                "task": "demo-findings", "not_scored": {}, "slices": {}, "distinct": None}  # fmt: skip

@@ -175,10 +175,12 @@ def test_status_tells_dead_from_silent_and_says_what_to_type(run, monkeypatch):
     run.claims.open_epoch(epoch(world=3))
     monkeypatch.setattr(claims_module, "BEAT", 0.1)
     monkeypatch.setattr("cxrbench.lock.BEAT", 0.1)
+    again = f"repeat the command that began it (cxrbench run --model m --task t ... --out {run.path})"
+    assert look(run).todo == again  # nobody has said yet which it was
     places = [Place.here(), replace(Place.here(), started="1"), replace(Place.here(), machine="another", host="far")]
     for rank, place in enumerate(places):
         monkeypatch.setattr(Place, "here", classmethod(lambda cls, place=place: place))
-        claim = run.claims.claim(epoch(world=3), rank, {})
+        claim = run.claims.claim(epoch(world=3), rank, {"command": "cxrbench run --model m --task t"})
         write(run, claim.shard, f"{rank}-a", f"{rank}-b")
         clock = place.clock + 2
         run.claims.write_beat(claim.shard, Beat(3, "working", 3, 2, 0, clock, time.time()))
