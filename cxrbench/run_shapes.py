@@ -16,7 +16,8 @@ Count = Annotated[int, Field(ge=0, lt=2**53)]
 
 
 class _Shape(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore")
+    # Built when one is looked at: most commands import this, and some read no run.
+    model_config = ConfigDict(strict=True, extra="ignore", defer_build=True)
 
 
 class _Value(_Shape):
@@ -25,6 +26,7 @@ class _Value(_Shape):
     ci_method: str = ""
     n: Count = 0
     failed: Count = 0
+    rests_on: Count | None = None
     note: str = ""
     primary: bool = False
     unit: str = ""

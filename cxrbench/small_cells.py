@@ -54,27 +54,6 @@ def hidden_on_any(
     return hidden
 
 
-def hidden_cells(
-    columns: Mapping[str, Mapping[str, Mask]], total: Mask, clusters: Sequence[str], fewest: int
-) -> dict[str, frozenset[str]]:
-    """Column -> groups that are not shown, of tables that somebody sees together.
-
-    Within a column: groups of fewer than `fewest` patients, and the next smallest until what is hidden is no single
-    group and of enough patients together (the total and the others tell of all of them together). Across columns: the
-    smallest shown group that takes part, as long as a set of too few patients is a combination of shown ones. Such sets
-    are the groups, and what is left of the total or of a group without another group that lies within it.
-
-    Args:
-        columns: column -> group -> which of the n samples are in it and were scored.
-        total: which of the n samples were scored; the value over all of them is known.
-        clusters: n ids of patients.
-        fewest: patients below which a group is hidden.
-    """
-    who = _numbered(clusters)
-    heads = {c: {name: _heads(mask, who) for name, mask in groups.items()} for c, groups in columns.items()}
-    return _hidden(columns, heads, total, who, fewest)
-
-
 def _numbered(clusters: Sequence[str]) -> Numbers:
     return np.unique(np.array(clusters), return_inverse=True)[1]
 
@@ -93,9 +72,20 @@ def _hidden(
     *,
     remainders: bool = True,
 ) -> dict[str, frozenset[str]]:
-    """`hidden_cells` of numbered patients; `heads` are the patients of each cell.
+    """Column -> groups that are not shown, of tables of one number that somebody sees together.
 
-    `remainders` False: what groups leave of others is not protected.
+    Within a column: groups of fewer than `fewest` patients, and the next smallest until what is hidden is no single
+    group and of enough patients together (the total and the others tell of all of them together). Across columns: the
+    smallest shown group that takes part, as long as a set of too few patients is a combination of shown ones. Such sets
+    are the groups, and what is left of the total or of a group without another group that lies within it.
+
+    Args:
+        columns: column -> group -> which of the n samples are in it and were scored.
+        heads: the same of patients.
+        total: which of the n samples were scored; the value over all of them is known.
+        who: (n,) numbers of their patients.
+        fewest: patients below which a group is hidden.
+        remainders: False where what groups leave of others is not protected.
     """
     cells = {(c, name): mask for c, groups in columns.items() for name, mask in groups.items() if mask.any()}
     members = {
